@@ -1,0 +1,1 @@
+"""RawPackets -> packet columns."""

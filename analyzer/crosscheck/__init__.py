@@ -1,0 +1,1 @@
+"""A second opinion: the same facts from tshark (through pyshark) and from scapy."""

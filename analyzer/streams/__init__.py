@@ -1,0 +1,1 @@
+"""Segments -> the bytes of each direction, in causal order."""

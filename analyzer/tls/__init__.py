@@ -1,0 +1,1 @@
+"""Stream bytes -> TLS records -> messages -> events."""
