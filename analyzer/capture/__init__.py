@@ -20,8 +20,9 @@ import numpy.typing as npt
 class RawPackets:
     """The packets of one block of a capture.
 
-    The first `headroom` bytes of `buffer` hold no packet: later stages keep there what must survive a block and what they
-    reassemble. The reader never reads or writes them, and it may use the same buffer for the next block.
+    The first `headroom` bytes of `buffer` hold no packet: later stages keep there what must survive a block
+    and what they reassemble. The reader never reads or writes them, and it uses the same buffer for the next
+    block. The other arrays are new in every block.
     """
 
     buffer: npt.NDArray[np.uint8]
