@@ -61,6 +61,8 @@ _HEADERS: Final = (
     ("tls",   headers.TLS_ALERT,      Layer.PAYLOAD,    headers.TLS_RECORD.itemsize),
     ("tls",   headers.TLS_HEARTBEAT,  Layer.PAYLOAD,    headers.TLS_RECORD.itemsize),
     ("ssl2",  headers.SSL2_HELLO,     Layer.PAYLOAD,    0),
+    ("ssl2",  headers.SSL2_CLIENT_HELLO,  Layer.PAYLOAD, headers.SSL2_HELLO.itemsize),
+    ("ssl2",  headers.SSL2_SERVER_HELLO,  Layer.PAYLOAD, 3),
 )
 
 _PARTS: Final = (

@@ -146,3 +146,13 @@ TLS_HEARTBEAT: Final = np.dtype([("heartbeat_type", "u1"), ("heartbeat_payload_l
 
 SSL2_HELLO: Final = np.dtype([("record_length", ">u2"), ("message_type", "u1"), ("version", ">u2")])
 """RFC 6101 E: an SSLv2 record with a header of two bytes (top bit of the length set), then ClientHello."""
+
+SSL2_CLIENT_HELLO: Final = np.dtype(
+    [("cipher_specs_length", ">u2"), ("session_id_length", ">u2"), ("challenge_length", ">u2")]
+)
+"""RFC 6101 E.1: what follows SSL2_HELLO in a ClientHello."""
+
+SSL2_SERVER_HELLO: Final = np.dtype(
+    [("session_id_hit", "u1"), ("certificate_type", "u1"), ("server_version", ">u2")]
+)
+"""draft-hickman-netscape-ssl-00, SERVER-HELLO: what follows the message type, where a client has its version."""

@@ -54,6 +54,12 @@ PLACES = (
     ("ssl2.length",                  Layer.PAYLOAD,     0,   1,  15),
     ("ssl2.message_type",            Layer.PAYLOAD,     2,   0,  8),
     ("ssl2.version",                 Layer.PAYLOAD,     3,   0,  16),
+    ("ssl2.cipher_specs_length",     Layer.PAYLOAD,     5,   0,  16),
+    ("ssl2.session_id_length",       Layer.PAYLOAD,     7,   0,  16),
+    ("ssl2.challenge_length",        Layer.PAYLOAD,     9,   0,  16),
+    ("ssl2.session_id_hit",          Layer.PAYLOAD,     3,   0,  8),
+    ("ssl2.certificate_type",        Layer.PAYLOAD,     4,   0,  8),
+    ("ssl2.server_version",          Layer.PAYLOAD,     5,   0,  16),
 )
 # fmt: on
 
