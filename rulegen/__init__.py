@@ -1,4 +1,4 @@
 """Firewall rules from findings and policies, and what they would do.
 
-    findings -> ir -> backends -> evaluate (on the same columns) -> testbed verdicts
+findings -> ir -> backends -> evaluate (on the same columns) -> testbed verdicts
 """

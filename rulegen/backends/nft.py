@@ -1,0 +1,174 @@
+"""Emit a ruleset as one nft file.
+
+In:  Ruleset, checked.
+Out: text for `nft -f`, one transaction that replaces table inet tlswall alone; each rule's fidelity.
+Source: nft(8), grammar of 1.0.6; Linux 5.16 for @ih (commit c46b38dc8743).
+
+Text, never JSON: nft 1.0.6 can't read its own JSON of sets that are declared with `typeof @ih`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from rulegen.backends.base import Artifact, Checked, version
+from rulegen.backends.nft_rules import NAME, Writer
+from rulegen.backends.nft_text import (
+    duration,
+    element,
+    identifier,
+    interval,
+    key_of,
+    load_words,
+    quoted,
+    remark,
+)
+from rulegen.backends.offline import ask
+from rulegen.errors import Refused
+from rulegen.ir.rule import Hook, Ruleset, SetDeclaration
+from rulegen.lower.literals import Load
+from rulegen.lower.ranges import Ranges
+
+TABLE: Final = "tlswall"
+
+PRIORITIES: Final = {Hook.PREROUTING: -145, Hook.INPUT: -5, Hook.FORWARD: -5, Hook.OUTPUT: -5}
+"""Before the host's own filters (0), and a number that no other table is likely to have: of equal
+ones, the table loaded last comes first. In prerouting behind conntrack (-200) and mangle (-150) and before NAT (-100), so
+that addresses are those on the wire."""
+
+_PER_LINE: Final = 6
+
+
+class NftBackend:
+    """nftables, as text."""
+
+    name = NAME
+    suffix = ".nft"
+
+    def emit(self, ruleset: Ruleset) -> Artifact:
+        """The file, or Refused with all that nft can't say."""
+        writer = Writer(ruleset)
+        writer.write()
+        if writer.refusals:
+            raise Refused(writer.refusals)
+        text = "\n".join((*_header(ruleset), *_table(ruleset, writer), ""))
+        return Artifact(backend=self.name, text=text, fidelity=tuple(writer.fidelity))
+
+    def check(self, text: str) -> Checked:
+        """`nft -c` asks the kernel too."""
+        return ask(["nft", "--check", "--file", "-"], text, package="nftables")
+
+
+BACKEND: Final = NftBackend()
+
+
+def _header(ruleset: Ruleset) -> Iterator[str]:
+    yield "#!/usr/sbin/nft -f"
+    for line in (
+        f"Made by tlswall {version()} for nftables (nft 1.0.6 or later, Linux 5.16 or later).",
+        "",
+        *(
+            f"Capture:  {source.name} sha256 {source.sha256 or '(standard input)'}"
+            for source in ruleset.sources
+        ),
+        *(f"Policy:   {policy}" for policy in ruleset.policies),
+        *(() if ruleset.policies else ("Policy:   none; there was nothing to answer",)),
+        f"Hook:     {ruleset.hook}, priority {PRIORITIES[ruleset.hook]}",
+        "",
+        "Check:    nft -c -f FILE",
+        f"Load:     nft -f FILE                   replaces table inet {TABLE} in one step, and nothing else",
+        f"Watch:    nft list table inet {TABLE}    counters: [name] is a rule, (name) a step towards it",
+        f"Remove:   nft delete table inet {TABLE}",
+        "",
+        "Not looked into: TCP inside tunnels or IPsec AH. A TCP segment is judged by itself: what of TLS",
+        "starts further inside a segment, or is cut in two, is not seen unless a rule says so. Turn off",
+        "receive offloads, which merge segments before rules see them: ethtool -K DEVICE gro off lro off",
+    ):
+        yield remark(line).rstrip()
+    yield ""
+
+
+def _table(ruleset: Ruleset, writer: Writer) -> Iterator[str]:
+    yield f"table inet {TABLE} {{}}"
+    yield f"delete table inet {TABLE}"
+    yield f"table inet {TABLE} {{"
+    for declaration in ruleset.sets:
+        yield from _set(declaration)
+    for (load, ranges), (name, _) in writer.range_sets.items():
+        yield from _range_set(name, load, ranges)
+    for name, rule in writer.counting_sets.items():
+        key = key_of(rule.limit.key) if rule.limit else ""
+        yield from _block(
+            f"set {name}", [f"typeof {key}", "size 65535", "flags dynamic,timeout", "timeout 1h"]
+        )
+    yield from _block(
+        f"chain {ruleset.hook}_tls",
+        [
+            f"type filter hook {ruleset.hook} priority {PRIORITIES[ruleset.hook]}; policy accept;",
+            *_tracking(ruleset),
+            *writer.entries,
+        ],
+    )
+    for name, lines in writer.chains.items():
+        yield from _block(f"chain {name}", lines)
+    yield "}"
+
+
+def _tracking(ruleset: Ruleset) -> Iterator[str]:
+    """Any use of `ct` turns connection tracking on, which reassembles fragments before us."""
+    if ruleset.defragment:
+        yield f"ct state invalid counter comment {quoted('(tracking) on, so that fragments are reassembled')}"
+
+
+def _block(head: str, lines: Iterable[str]) -> Iterator[str]:
+    yield f"\t{head} {{"
+    yield from (f"\t\t{line}" for line in lines)
+    yield "\t}"
+    yield ""
+
+
+def _set(declaration: SetDeclaration) -> Iterator[str]:
+    key = key_of(declaration.fields)
+    intervals = any(low != high for one in declaration.elements for low, high in one.key)
+    flags = [
+        name
+        for name, wanted in (
+            ("interval", intervals),
+            ("dynamic", declaration.dynamic),
+            ("timeout", declaration.timeout_s or any(one.timeout_s for one in declaration.elements)),
+        )
+        if wanted
+    ]
+    lines = [f"typeof {key}"]
+    if flags:
+        lines.append(f"flags {','.join(flags)}")
+    if declaration.timeout_s:
+        lines.append(f"timeout {duration(declaration.timeout_s)}")
+    if declaration.size or declaration.dynamic:
+        lines.append(f"size {declaration.size or 65535}")
+    if declaration.meaning:
+        lines.append(f"comment {quoted(declaration.meaning)}")
+    elements = [
+        element(declaration.fields, one.key)
+        + (f" timeout {duration(one.timeout_s)}" if one.timeout_s else "")
+        + (f" comment {quoted(one.note)}" if one.note else "")
+        for one in declaration.elements
+    ]
+    yield from _block(f"set {identifier('set', declaration.name)}", [*lines, *_elements(elements, 1)])
+
+
+def _range_set(name: str, load: Load, ranges: Ranges) -> Iterator[str]:
+    whole = replace(load, mask=(1 << load.width_bits) - 1)
+    flags = ["flags interval"] if any(low != high for low, high in ranges) else []
+    elements = [interval(load, *pair) for pair in ranges]
+    yield from _block(f"set {name}", [f"typeof {load_words(whole)}", *flags, *_elements(elements, _PER_LINE)])
+
+
+def _elements(elements: Sequence[str], per_line: int) -> Iterator[str]:
+    if elements:
+        yield "elements = {"
+        for start in range(0, len(elements), per_line):
+            yield f"\t{', '.join(elements[start : start + per_line])},"
+        yield "}"

@@ -1,0 +1,204 @@
+"""Turn findings and wishes into a ruleset, and account for every finding.
+
+In:  findings and connections of captures; the policies wished for, or none: then those that answer them.
+Out: Answer: the ruleset, and an account of which findings which rules answer, which are left alone and why.
+Source: the action class of a finding binds what may be done about it (policies/block.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from analyzer.model import Action, Finding
+from rulegen.errors import WishError
+from rulegen.ir.rule import Hook, Ruleset, Source
+from rulegen.policies import POLICIES, policy_named
+from rulegen.policies.base import Answered, LeftAlone, Observed, Policy, Settings
+from rulegen.policies.block import WHY_NOT
+
+EXAMPLES: Final = 3
+"""Findings that an account's entry shows of those alike."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observations:
+    """What the analyser found in one capture."""
+
+    source: Source
+    findings: Iterable[Finding]
+    connections: Iterable[Mapping[str, object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """A policy and the parameters that the user gave."""
+
+    policy: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Entry:
+    """Findings that are alike and had the same answer."""
+
+    finding: str
+    title: str
+    action: Action
+    rules: tuple[str, ...]
+    """Empty: left alone."""
+    why: str
+    """Of findings left alone; of answered ones, what was not done about them in addition."""
+    count: int = 0
+    examples: list[Observed] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    ruleset: Ruleset
+    account: tuple[Entry, ...]
+
+
+def parse_wish(text: str) -> Wish:
+    """`NAME[:key=value,...]`; a value may hold commas (`heartbleed:ports=443,8443,direction=both`)."""
+    name, _, rest = text.partition(":")
+    policy_named(name)
+    parameters: dict[str, str] = {}
+    key = None
+    for item in rest.split(",") if rest else ():
+        before, equals, after = item.partition("=")
+        if equals:
+            key = before.strip()
+            if key in parameters:
+                raise WishError(f"{text!r}: {key} is given twice")
+            parameters[key] = after.strip()
+        elif key is None:
+            raise WishError(f"{text!r}: parameters are written key=value")
+        else:
+            parameters[key] += f",{item.strip()}"
+    return Wish(policy=name, parameters=parameters)
+
+
+def parse_asked(texts: Iterable[str]) -> dict[str, str | None]:
+    """`ID` or `ID:client` or `ID:server`: findings to answer whatever their class."""
+    asked: dict[str, str | None] = {}
+    for text in texts:
+        identifier, _, side = text.partition(":")
+        if not identifier or side not in ("", "client", "server"):
+            raise WishError(f"--finding {text}: write the finding's id, or id:client or id:server")
+        asked[identifier.upper()] = side or None
+    return asked
+
+
+def answer(
+    observations: Sequence[Observations],
+    *,
+    wishes: Sequence[Wish] = (),
+    hook: Hook = Hook.FORWARD,
+    asked: Mapping[str, str | None] | None = None,
+    defaults: Mapping[str, str] | None = None,
+    defragment: bool = True,
+) -> Answer:
+    """Build the ruleset.
+
+    Args:
+        observations: What was found, capture by capture.
+        wishes: Policies; none: those that answer what was found.
+        hook: Where the rules will sit.
+        asked: Findings that may block an endpoint whatever their class, and the side to blame (parse_asked).
+        defaults: Parameters for every policy that has them and was given no other (ports, ttl).
+        defragment: Let rules see whole datagrams.
+    """
+    asked = asked or {}
+    found = list(_observed(observations))
+    wanted = list(wishes) or [
+        Wish(policy=policy.name)
+        for policy in POLICIES
+        if any(policy.claims(observed.finding, asked) for observed in found)
+    ]
+    names = [wish.policy for wish in wanted]
+    if len(set(names)) < len(names):
+        raise WishError(f"each policy once, not {', '.join(names)}")
+    chosen = [
+        (policy, policy.settings(_with_defaults(policy, wish, defaults or {}), hook=hook, asked=asked))
+        for policy in POLICIES
+        for wish in wanted
+        if wish.policy == policy.name
+    ]
+    answered: dict[str, list[tuple[Observed, Answered]]] = {policy.name: [] for policy, _ in chosen}
+    account: dict[tuple[object, ...], Entry] = {}
+    for observed in found:
+        verdicts = [
+            (policy, policy.judge(observed, settings))
+            for policy, settings in chosen
+            if policy.claims(observed.finding, asked)
+        ]
+        for policy, verdict in verdicts:
+            if isinstance(verdict, Answered):
+                answered[policy.name].append((observed, verdict))
+        _enter(account, observed, verdicts, asked)
+    parts = [policy.build(settings, answered[policy.name]) for policy, settings in chosen]
+    ruleset = Ruleset(
+        chains=tuple(chain for part in parts for chain in part.chains),
+        sets=tuple(declaration for part in parts for declaration in part.sets),
+        hook=hook,
+        sources=tuple(one.source for one in observations),
+        policies=tuple(_written(policy, settings) for policy, settings in chosen),
+        defragment=defragment,
+    )
+    return Answer(ruleset=ruleset, account=tuple(account.values()))
+
+
+def _observed(observations: Sequence[Observations]) -> Iterator[Observed]:
+    for one in observations:
+        findings = list(one.findings)
+        numbers = {finding.connection for finding in findings}
+        rows = {row["connection"]: row for row in one.connections if row.get("connection") in numbers}
+        for finding in findings:
+            row = rows.get(finding.connection) if finding.connection is not None else None
+            yield Observed(finding=finding, capture=one.source.name, connection=row)
+
+
+def _with_defaults(policy: Policy, wish: Wish, defaults: Mapping[str, str]) -> dict[str, str]:
+    known = {parameter.name for parameter in policy.parameters}
+    return {name: value for name, value in defaults.items() if name in known} | dict(wish.parameters)
+
+
+def _written(policy: Policy, settings: Settings) -> str:
+    """As the user could write it; parameters that say nothing are left out."""
+    values = ",".join(f"{name}={value}" for name, value in settings.values.items() if value)
+    return f"{policy.name}:{values}" if values else policy.name
+
+
+def _enter(
+    account: dict[tuple[object, ...], Entry],
+    observed: Observed,
+    verdicts: Sequence[tuple[Policy, Answered | LeftAlone]],
+    asked: Mapping[str, str | None],
+) -> None:
+    """Add a finding to the account, to those alike."""
+    finding = observed.finding
+    rules = tuple(rule for _, verdict in verdicts if isinstance(verdict, Answered) for rule in verdict.rules)
+    reasons = [
+        f"{policy.name}: {verdict.why}" for policy, verdict in verdicts if isinstance(verdict, LeftAlone)
+    ]
+    if not verdicts:
+        reasons.append(_nobody(finding, asked))
+    why = "; ".join(reasons)
+    key = (finding.id, finding.action, rules, why)
+    entry = account.setdefault(
+        key,
+        Entry(finding=finding.id, title=finding.title, action=finding.action, rules=rules, why=why),
+    )
+    entry.count += 1
+    if len(entry.examples) < EXAMPLES:
+        entry.examples.append(observed)
+
+
+def _nobody(finding: Finding, asked: Mapping[str, str | None]) -> str:
+    """Why none of the chosen policies looks at a finding."""
+    others = [policy.name for policy in POLICIES if policy.claims(finding, asked)]
+    if others:
+        return f"policy {' or '.join(others)} answers it and was not asked for"
+    return WHY_NOT.get(finding.action, "no policy answers it")

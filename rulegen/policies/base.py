@@ -1,0 +1,172 @@
+"""What a policy is: documented, with parameters, deciding which findings it answers and building their rules.
+
+In:  findings with their capture and connection; the user's settings.
+Out: Part: chains and sets of the IR.
+
+A policy judges findings and builds matches. Whether an endpoint may be blocked at all is decided in
+block.py alone.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from analyzer.model import Finding
+from rulegen.errors import WishError
+from rulegen.ir.match import Interval, Match, all_of, one_of
+from rulegen.ir.rule import Chain, Citation, Hook, Origin, SetDeclaration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """A finding where it was found."""
+
+    finding: Finding
+    capture: str
+    """Name of the capture, without its folder."""
+    connection: Mapping[str, object] | None
+    """Row of the connections table; None for a finding about several connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The policy answers the finding, with these rules."""
+
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftAlone:
+    """The policy does not answer the finding, for this reason."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    name: str
+    default: str
+    meaning: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A policy's parameters, all of them, as the user wrote them or by default."""
+
+    values: Mapping[str, str]
+    hook: Hook = Hook.FORWARD
+    asked: Mapping[str, str | None]
+    """Findings that the user asked for by id, whatever their class, and whose side to hold responsible:
+    client, server, or None for whom the finding names."""
+
+    def __getitem__(self, name: str) -> str:
+        return self.values[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A policy's share of a ruleset."""
+
+    chains: tuple[Chain, ...]
+    sets: tuple[SetDeclaration, ...] = ()
+
+
+class Policy(ABC):
+    """One policy. Its three texts are for somebody who decides whether to load its rules."""
+
+    name: ClassVar[str]
+    stops: ClassVar[str]
+    """What it stops."""
+    costs: ClassVar[str]
+    """Whom else it hits, and what it takes."""
+    bypass: ClassVar[str]
+    """How it can be got around."""
+    parameters: ClassVar[tuple[Parameter, ...]]
+
+    @abstractmethod
+    def claims(self, finding: Finding, asked: Mapping[str, str | None]) -> bool:
+        """The policy is the kind of answer that the finding calls for."""
+
+    @abstractmethod
+    def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
+        """Whether these settings answer a finding that the policy claims."""
+
+    @abstractmethod
+    def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
+        """The rules, whether or not a finding calls for them."""
+
+    def settings(
+        self,
+        given: Mapping[str, str],
+        *,
+        hook: Hook = Hook.FORWARD,
+        asked: Mapping[str, str | None] | None = None,
+    ) -> Settings:
+        """Check what the user gave and fill in the rest."""
+        known = {parameter.name: parameter for parameter in self.parameters}
+        for name, value in given.items():
+            if name not in known:
+                raise WishError(f"policy {self.name} has no parameter {name!r}; it has {', '.join(known)}")
+            choices = known[name].choices
+            if choices and value not in choices:
+                raise WishError(f"{self.name}:{name}={value}: one of {', '.join(choices)}")
+        values = {name: given.get(name, parameter.default) for name, parameter in known.items()}
+        return Settings(values=values, hook=hook, asked=asked or {})
+
+
+def origin(policy: str, rule: str, answered: Iterable[tuple[Observed, Answered]]) -> Origin:
+    """Why a rule is there: the findings that are answered by it."""
+    return Origin(
+        policy=policy,
+        citations=tuple(cite(observed) for observed, answer in answered if rule in answer.rules),
+    )
+
+
+def cite(observed: Observed) -> Citation:
+    finding = observed.finding
+    return Citation(finding=finding.id, capture=observed.capture, packets=finding.packets)
+
+
+# --- reading parameters -----------------------------------------------------------------------------------
+
+_PORT: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_DURATION: Final = re.compile(r"(\d{1,9})([smhd]?)")
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+DURATION_MAX_S: Final = 365 * 86400
+"""A block that outlives the memory of why it was made is no answer to an incident."""
+
+
+def parse_ports(text: str) -> tuple[Interval, ...]:
+    """`443,8443,9000-9010`; empty for any port."""
+    ports = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        match = _PORT.fullmatch(item)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not 0 < low <= high <= 0xFFFF:
+            raise WishError(f"{item!r} is no port; write 443,8443 or 9000-9010")
+        ports.append((low, high))
+    return tuple(sorted(set(ports)))
+
+
+def parse_duration(text: str) -> int:
+    """`90s`, `30m`, `24h`, `7d`, in seconds."""
+    match = _DURATION.fullmatch(text)
+    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
+    if not 0 < seconds <= DURATION_MAX_S:
+        raise WishError(f"{text!r} is no duration; write 90s, 30m, 24h or 7d, a year at most")
+    return seconds
+
+
+def to_server(ports: tuple[Interval, ...]) -> Match:
+    """Packets to one of the ports; all packets if there are none."""
+    return one_of("tcp.dport", ports) if ports else all_of()
+
+
+def to_client(ports: tuple[Interval, ...]) -> Match:
+    """Packets from one of the ports; all packets if there are none."""
+    return one_of("tcp.sport", ports) if ports else all_of()

@@ -1,0 +1,229 @@
+"""heartbleed: refuse heartbeat requests that ask for more bytes than they bring.
+
+In:  ports, direction, variant and what to do about encrypted heartbeats.
+Out: one chain.
+Source: CVE-2014-0160; RFC 6520 4: a payload_length too large MUST be silently discarded, padding is at least
+    16 bytes; OpenSSL 1.0.1g ssl/t1_lib.c tls1_process_heartbeat: `1 + 2 + payload + 16 > s->s3->rrec.length`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Final
+
+from analyzer.model import Finding
+from rulegen.ir.match import (
+    WITHOUT_CONNECTION,
+    Direction,
+    Exceeds,
+    InDirection,
+    InState,
+    Marked,
+    Match,
+    Not,
+    Present,
+    all_of,
+    any_of,
+    between,
+    equals,
+    one_of,
+)
+from rulegen.ir.rule import Chain, Rule, SetMark, Verdict
+from rulegen.policies.base import (
+    Answered,
+    LeftAlone,
+    Observed,
+    Parameter,
+    Part,
+    Policy,
+    Settings,
+    origin,
+    parse_ports,
+    to_client,
+    to_server,
+)
+
+HEARTBEAT: Final = 24
+CHANGE_CIPHER_SPEC: Final = 20
+REQUEST: Final = 1
+OVERHEAD_BYTES: Final = 1 + 2 + 16
+"""Of a heartbeat message: type, payload_length, and the least padding. RFC 6520 4."""
+
+MARK_ORIGINAL: Final = 0x1000_0000
+MARK_REPLY: Final = 0x2000_0000
+"""Bits of the connection's mark: the direction has sent ChangeCipherSpec, its heartbeats are encrypted."""
+
+_OVERREAD: Final = frozenset({"HB01", "HB02", "HB04", "HB10", "HB12", "HB14", "HB15"})
+_ANY: Final = frozenset({"HB03", "HB05", "HB06", "HB07", "HB08", "HB09", "HB11", "HB13"})
+
+
+class Heartbleed(Policy):
+    name: ClassVar[str] = "heartbleed"
+    stops: ClassVar[str] = (
+        "Heartbeat requests whose payload_length + 19 is more than the record's length: over-reads"
+        " (CVE-2014-0160) and the probes that omit the padding, in both directions, exactly."
+        " variant=strict: every heartbeat record."
+    )
+    costs: ClassVar[str] = (
+        "Nothing for plaintext heartbeats that keep to RFC 6520. The bytes of an encrypted heartbeat"
+        " are judged as if they were plaintext: one legitimate encrypted heartbeat in about 256 looks"
+        " like a request that asks too much and is dropped, after which its connection stalls."
+        " encrypted=pass spares them, with two bits of the connection mark (0x30000000). Heartbeat"
+        " records cut so short that they can't be judged (less than 8 bytes in the packet) are"
+        " dropped. About 1,000 set elements, 30 kB."
+    )
+    bypass: ClassVar[str] = (
+        "A request behind another record in the same packet, or split so that its header does not"
+        " start a packet's payload, is not seen; without ports, nor is one split within its first 3"
+        " bytes. Over-reads in encrypted heartbeats can't be seen: only variant=strict stops those."
+        " With encrypted=pass an attacker may send a ChangeCipherSpec first; a ChangeCipherSpec behind"
+        " another record in its packet is not seen, so that encrypted heartbeats of such connections"
+        " are still judged. A receiver that merges packets (GRO, LRO) before the rules see them hides"
+        " all but the first record. Patch the server."
+    )
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter(name="ports", default="", meaning="server ports, 443,8443-8450; without, every port"),
+        Parameter(
+            name="direction",
+            default="both",
+            choices=("both", "to-server", "to-client"),
+            meaning="whom to protect; to-client stops servers that attack clients",
+        ),
+        Parameter(
+            name="variant",
+            default="exact",
+            choices=("exact", "strict"),
+            meaning="exact: requests that ask too much; strict: every heartbeat record",
+        ),
+        Parameter(
+            name="encrypted",
+            default="check",
+            choices=("check", "pass"),
+            meaning="pass: leave a direction alone once it has sent ChangeCipherSpec",
+        ),
+    )
+
+    def claims(self, finding: Finding, asked: Mapping[str, str | None]) -> bool:
+        return finding.id in _OVERREAD | _ANY or finding.policy == self.name
+
+    def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
+        if settings["variant"] == "strict":
+            return Answered(("heartbleed-any",))
+        if observed.finding.id in _ANY:
+            return LeftAlone(
+                "no over-read to be seen in plaintext; heartbleed:variant=strict refuses every heartbeat"
+            )
+        if observed.finding.id == "HB15" and settings["encrypted"] == "pass":
+            return LeftAlone("it follows a false ChangeCipherSpec; heartbleed:encrypted=check answers it")
+        return Answered(("heartbleed-overread",))
+
+    def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
+        ports = parse_ports(settings["ports"])
+        spare = settings["encrypted"] == "pass"
+        types = ((CHANGE_CIPHER_SPEC,) * 2, (HEARTBEAT,) * 2) if spare else ((HEARTBEAT,) * 2,)
+        rules = [*_marking(answered)] if spare else []
+        judged = _plaintext() if spare else all_of()
+        rules += (
+            _strict(ports, judged, answered)
+            if settings["variant"] == "strict"
+            else _exact(ports, judged, answered)
+        )
+        chain = Chain(
+            name=self.name,
+            policy=self.name,
+            rules=tuple(rules),
+            guard=all_of(_way(settings["direction"], ports), one_of("tls.content_type", types)),
+        )
+        return Part(chains=(chain,))
+
+
+def _way(direction: str, ports: tuple[tuple[int, int], ...]) -> Match:
+    """Packets that go where the user wants protection: by port, or else by who opened the connection."""
+    if direction == "both":
+        return any_of(to_server(ports), to_client(ports)) if ports else all_of()
+    if ports:
+        return to_server(ports) if direction == "to-server" else to_client(ports)
+    return InDirection(Direction.ORIGINAL if direction == "to-server" else Direction.REPLY)
+
+
+_VERSION_3: Final = between("tls.version", 0x0300, 0x03FF)
+"""OpenSSL 1.0.1 ssl/s3_pkt.c ssl3_get_record: any minor version will do until a version is negotiated."""
+
+
+def _marking(answered: Sequence[tuple[Observed, Answered]]) -> Iterator[Rule]:
+    for direction, bit in ((Direction.ORIGINAL, MARK_ORIGINAL), (Direction.REPLY, MARK_REPLY)):
+        name = f"heartbleed-encrypts-{direction}"
+        yield Rule(
+            name=name,
+            match=all_of(
+                InDirection(direction),
+                equals("tls.content_type", CHANGE_CIPHER_SPEC),
+                _VERSION_3,
+                equals("tls.length", 1),
+            ),
+            verdict=Verdict.CONTINUE,
+            effects=(SetMark(bit, bit),),
+            origin=origin("heartbleed", name, answered),
+            meaning=f"Remember that the {direction} direction encrypts from here on.",
+        )
+
+
+def _plaintext() -> Match:
+    """The packet's direction has not been seen to send ChangeCipherSpec."""
+    return any_of(
+        all_of(InDirection(Direction.ORIGINAL), Not(Marked(MARK_ORIGINAL, MARK_ORIGINAL))),
+        all_of(InDirection(Direction.REPLY), Not(Marked(MARK_REPLY, MARK_REPLY))),
+        InState(WITHOUT_CONNECTION),
+    )
+
+
+def _exact(
+    ports: tuple[tuple[int, int], ...], judged: Match, answered: Sequence[tuple[Observed, Answered]]
+) -> Iterator[Rule]:
+    heartbeat = all_of(equals("tls.content_type", HEARTBEAT), judged)
+    yield Rule(
+        name="heartbleed-overread",
+        match=all_of(
+            heartbeat,
+            _VERSION_3,
+            equals("tls.heartbeat_type", REQUEST),
+            Exceeds("tls.heartbeat_payload_length", OVERHEAD_BYTES, "tls.length"),
+        ),
+        verdict=Verdict.DROP,
+        origin=origin("heartbleed", "heartbleed-overread", answered),
+        meaning="A heartbeat request asks for more than it brings: payload_length + 19 > record length.",
+    )
+    # Without ports a lone byte 0x18 may be anything, Ctrl-X in a terminal for one: demand the version too.
+    yield Rule(
+        name="heartbleed-split",
+        match=all_of(
+            heartbeat, *(() if ports else (_VERSION_3,)), Not(Present("tls.heartbeat_payload_length"))
+        ),
+        verdict=Verdict.DROP,
+        origin=origin("heartbleed", "heartbleed-split", answered),
+        meaning="A heartbeat record cut before its payload_length can't be judged and is refused.",
+    )
+
+
+def _strict(
+    ports: tuple[tuple[int, int], ...], judged: Match, answered: Sequence[tuple[Observed, Answered]]
+) -> Iterator[Rule]:
+    heartbeat = all_of(equals("tls.content_type", HEARTBEAT), judged)
+    yield Rule(
+        name="heartbleed-any",
+        match=all_of(heartbeat, _VERSION_3),
+        verdict=Verdict.DROP,
+        origin=origin("heartbleed", "heartbleed-any", answered),
+        meaning="A heartbeat record, whatever it asks for.",
+    )
+    if ports:
+        yield Rule(
+            name="heartbleed-split",
+            match=all_of(heartbeat, Not(Present("tls.version"))),
+            verdict=Verdict.DROP,
+            origin=origin("heartbleed", "heartbleed-split", answered),
+            meaning="What may be a heartbeat record is cut before its version and is refused.",
+        )
+
+
+POLICY: Final = Heartbleed()
