@@ -14,13 +14,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from analyzer import limits
 from analyzer.capture import CaptureInfo, CaptureIssue, RawPackets, framing
 from analyzer.capture.stored import ByteSource
-
-RECORD_ROOM_BYTES: Final = limits.MAX_PACKET_BYTES + (1 << 20)
-"""Longest record that is held in one piece: the largest packet, and 1 MiB for the options of a pcapng block
-(a comment has at most 64 KiB). The formats refuse what is longer, or stream over it."""
 
 MAX_ISSUES: Final = 64
 """Issues that one capture reports: a hostile file can have one per record."""
@@ -32,7 +27,7 @@ class BlockBuffer:
     def __init__(self, source: ByteSource, info: CaptureInfo, *, block_bytes: int, headroom: int) -> None:
         self.info = info
         self.headroom = headroom
-        self.capacity = RECORD_ROOM_BYTES + block_bytes
+        self.capacity = framing.LONGEST_RECORD + max(block_bytes, 4096)
         """Most bytes of the file that are held at a time."""
         self.buffer = np.empty(headroom + self.capacity, dtype=np.uint8)
         self.at = headroom
@@ -57,7 +52,7 @@ class BlockBuffer:
         return self.end > before
 
     def ensure(self, count: int) -> bool:
-        """Hold the next `count` bytes, at most RECORD_ROOM_BYTES; False where the capture ends before."""
+        """Hold the next `count` bytes, at most `capacity`; False where the capture ends before."""
         while self.end - self.at < count:
             if not self.fill():
                 return False
@@ -99,13 +94,13 @@ class BlockBuffer:
         """Offset in the (decompressed) file of a byte of the buffer."""
         return self.info.bytes - self.end + index
 
-    def report(self, index: int, why: str) -> None:
-        """Add an issue at a byte of the buffer."""
+    def report(self, offset: int, why: str) -> None:
+        """Add an issue at an offset of the (decompressed) file."""
         errors = self.info.errors
         if len(errors) < MAX_ISSUES:
-            errors.append(CaptureIssue(self.file_offset(index), why))
+            errors.append(CaptureIssue(offset, why))
         elif len(errors) == MAX_ISSUES:
-            errors.append(CaptureIssue(self.file_offset(index), "more is wrong from here on; not listed"))
+            errors.append(CaptureIssue(offset, "more is wrong from here on; not listed"))
 
     def bytes_at(self, index: int, count: int) -> bytes:
         """Some bytes of the buffer, as Python wants them for a header that is read once."""
@@ -118,4 +113,4 @@ class BlockBuffer:
         if not got:
             self.ended = True
             if self._source.problem is not None:
-                self.report(self.end, self._source.problem)
+                self.report(self.info.bytes, self._source.problem)

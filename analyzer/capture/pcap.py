@@ -103,7 +103,7 @@ def read_pcap(blocks: BlockBuffer, header: PcapHeader) -> Iterator[RawPackets]:
                 f"a packet of {claimed} bytes is announced here, more than the {limits.MAX_PACKET_BYTES} "
                 "that a packet can have: the capture is damaged and can't be read from here on"
             )
-            blocks.report(blocks.at, reason)
+            blocks.report(blocks.file_offset(blocks.at), reason)
             return
         more = blocks.fill()
     rest = blocks.end - blocks.at
@@ -111,7 +111,10 @@ def read_pcap(blocks: BlockBuffer, header: PcapHeader) -> Iterator[RawPackets]:
         what, needed = "packet header", header.record_header_bytes
         if rest >= needed:
             what, needed = "packet", needed + _claimed_bytes(blocks, header)
-        blocks.report(blocks.at, f"the capture ends inside a {what}: {rest} of {needed} bytes are there")
+        blocks.report(
+            blocks.file_offset(blocks.at),
+            f"the capture ends inside a {what}: {rest} of {needed} bytes are there",
+        )
 
 
 def _claimed_bytes(blocks: BlockBuffer, header: PcapHeader) -> int:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from analyzer import limits
-from analyzer.capture import CaptureInfo, RawPackets, pcap
+from analyzer.capture import CaptureInfo, RawPackets, pcap, pcapng
 from analyzer.capture.blocks import BlockBuffer
 from analyzer.capture.stored import StoredBytes, open_stored
 from analyzer.errors import CaptureError
@@ -87,4 +87,7 @@ def _read_packets(blocks: BlockBuffer) -> Iterator[RawPackets]:
         header = pcap.parse_header(head, info.path)
         blocks.at += pcap.FILE_HEADER_BYTES
         return pcap.read_pcap(blocks, header)
+    if head[:4] == pcapng.MAGIC:
+        info.format = "pcapng"
+        return iter(pcapng.PcapngReader(blocks, pcapng.open_section(blocks)))
     raise CaptureError(info.path, 0, "this is not a capture")
