@@ -1,0 +1,89 @@
+"""What every command does alike: where output goes, how failure is said, which exit status it has.
+
+Exit status: 0 done, 1 findings at or above --fail-on (or differences), 2 bad input or usage, 130 interrupted,
+141 nobody reads the output any more. The result goes to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final, NoReturn
+
+import typer
+
+from analyzer.errors import CaptureError
+from analyzer.report.text import visible
+
+FOUND: Final = 1
+BAD_INPUT: Final = 2
+INTERRUPTED: Final = 130
+"""128 + SIGINT, as a shell reports it."""
+BROKEN_PIPE: Final = 141
+"""128 + SIGPIPE: what a program has that does not ignore that signal."""
+
+
+def say(message: str) -> None:
+    """A line on standard error."""
+    sys.stderr.write(f"tlswall: {visible(message, 2000)}\n")
+
+
+def fail(message: str) -> NoReturn:
+    """Says what is wrong with the input and ends the command."""
+    say(message)
+    raise typer.Exit(BAD_INPUT)
+
+
+@contextmanager
+def guarded(interrupted: Callable[[], str] = lambda: "interrupted") -> Iterator[None]:
+    """Turns what can go wrong outside the program into a message and an exit status, never a traceback."""
+    try:
+        yield
+        sys.stdout.flush()
+    except CaptureError as error:
+        fail(str(error))
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more at its end; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise typer.Exit(BROKEN_PIPE) from None
+    except KeyboardInterrupt:
+        say(interrupted())
+        raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+@contextmanager
+def output(path: Path | None) -> Iterator[BinaryIO]:
+    """Standard output, or a file that appears under its name only when it is complete."""
+    if path is None or str(path) == "-":
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = path.resolve()
+    if path.exists() and not path.is_file():  # a pipe or a device is written as it is
+        with path.open("wb") as out:
+            yield out
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as out:
+            yield out
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def one_of(names: Sequence[str]) -> Callable[[str | None], str | None]:
+    """Checks an option's value against names; a callback for typer."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in names:
+            raise typer.BadParameter(f"{visible(value)!r} is not one of {', '.join(names)}.")
+        return value
+
+    return check
