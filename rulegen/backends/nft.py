@@ -34,9 +34,9 @@ from rulegen.lower.ranges import Ranges
 TABLE: Final = "tlswall"
 
 PRIORITIES: Final = {Hook.PREROUTING: -145, Hook.INPUT: -5, Hook.FORWARD: -5, Hook.OUTPUT: -5}
-"""Before the host's own filters (0), and a number that no other table is likely to have: of equal
-ones, the table loaded last comes first. In prerouting behind conntrack (-200) and mangle (-150) and before NAT (-100), so
-that addresses are those on the wire."""
+"""Before the host's own filters (0), and a number that no other table is likely to have: of equal ones, the
+table loaded last comes first. In prerouting behind conntrack (-200) and mangle (-150) and before NAT (-100):
+addresses are those on the wire."""
 
 _PER_LINE: Final = 6
 

@@ -1,0 +1,5 @@
+"""The real kernel's word: packets through a firewall in network namespaces of our own.
+
+netns.py builds client, firewall and server; worker.py is the process that lives in them; replay.py is how
+others talk to it; packets.py writes TCP packets.
+"""
