@@ -103,6 +103,8 @@ def read_pcap(blocks: BlockBuffer, header: PcapHeader) -> Iterator[RawPackets]:
                 f"a packet of {claimed} bytes is announced here, more than the {limits.MAX_PACKET_BYTES} "
                 "that a packet can have: the capture is damaged and can't be read from here on"
             )
+            if blocks.info.packets < 2:
+                reason += ", or a rare variant of pcap that `editcap -F pcap IN OUT` may know"
             blocks.report(blocks.file_offset(blocks.at), reason)
             return
         more = blocks.fill()

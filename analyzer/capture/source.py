@@ -17,7 +17,9 @@ from typing import Self
 from analyzer import limits
 from analyzer.capture import CaptureInfo, RawPackets, pcap, pcapng
 from analyzer.capture.blocks import BlockBuffer
+from analyzer.capture.foreign import HEAD_BYTES, describe_foreign
 from analyzer.capture.stored import StoredBytes, open_stored
+from analyzer.capture.unpack import unpack
 from analyzer.errors import CaptureError
 
 
@@ -70,7 +72,7 @@ def open_capture(
     stored = open_stored(name)
     try:
         info = CaptureInfo(path=name, size=stored.size)
-        blocks = BlockBuffer(stored, info, block_bytes=block_bytes, headroom=headroom)
+        blocks = BlockBuffer(unpack(stored), info, block_bytes=block_bytes, headroom=headroom)
         return CaptureReader(stored, info, _read_packets(blocks))
     except BaseException:
         stored.close()
@@ -90,4 +92,9 @@ def _read_packets(blocks: BlockBuffer) -> Iterator[RawPackets]:
     if head[:4] == pcapng.MAGIC:
         info.format = "pcapng"
         return iter(pcapng.PcapngReader(blocks, pcapng.open_section(blocks)))
-    raise CaptureError(info.path, 0, "this is not a capture")
+    if len(head) < 4 and info.errors:
+        raise CaptureError(info.path, info.errors[0].offset, info.errors[0].why)
+    if not head:
+        raise CaptureError(info.path, 0, "the file is empty: nothing was captured, or the copy failed")
+    blocks.ensure(HEAD_BYTES)
+    raise CaptureError(info.path, 0, describe_foreign(blocks.bytes_at(blocks.at, HEAD_BYTES)))

@@ -151,6 +151,8 @@ def _open_url(url: str) -> StoredBytes:
     except ImportError as error:
         why = f"this kind of URL needs another Python package: {describe_error(error)}"
         raise CaptureError(url, 0, why) from error
+    except FileNotFoundError as error:
+        raise CaptureError(url, 0, "there is nothing at this URL: check the name") from error
     except Exception as error:  # each back end of fsspec has exceptions of its own
         raise CaptureError(url, 0, f"can't open this URL: {describe_error(error)}") from error
     size = getattr(raw, "size", None)
