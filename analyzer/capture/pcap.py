@@ -107,7 +107,7 @@ def read_pcap(blocks: BlockBuffer, header: PcapHeader) -> Iterator[RawPackets]:
                 reason += ", or a rare variant of pcap that `editcap -F pcap IN OUT` may know"
             blocks.report(blocks.file_offset(blocks.at), reason)
             return
-        more = blocks.fill()
+        more = why == framing.NO_ROOM or blocks.fill()
     rest = blocks.end - blocks.at
     if rest:
         what, needed = "packet header", header.record_header_bytes

@@ -29,8 +29,9 @@ BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D
 VERSIONS: Final = ((1, 0), (1, 2))
 """1.2 was written by some programs and is 1.0 in all but the number (draft-ietf-opsawg-pcapng-02 4.1)."""
 
-MAX_INTERFACES: Final = 65_536
-"""Interfaces of a section that are kept: what the 16-bit number in the obsolete Packet Block can name."""
+MAX_DESCRIPTIONS: Final = 1 << 18
+"""Sections and interfaces that a capture may describe: more than any concatenation of files has, and a file with
+nothing else still ends after seconds."""
 
 MAX_DISAGREEMENTS: Final = 16
 """Blocks whose two lengths differ that are passed over; a file with more of them is not what it seems."""
@@ -71,8 +72,6 @@ class Section:
     """Numbers are big-endian."""
     count: int = 0
     """Interfaces described so far."""
-    full: bool = False
-    """There are more, which are ignored."""
     table: npt.NDArray[np.int64] = field(
         default_factory=lambda: np.zeros((4, framing.INTERFACE_FIELDS), dtype=np.int64)
     )
@@ -182,6 +181,7 @@ class PcapngReader:
         self._trusted = False
         """Take the next block by its leading length."""
         self._disagreements = 0
+        self._descriptions = 0
 
     def __iter__(self) -> Iterator[RawPackets]:
         blocks = self._blocks
@@ -192,10 +192,7 @@ class PcapngReader:
             why, used = self._frame(columns, used)
             # The buffer may move only when its packets were handed out. That is not done for every section or
             # interface: a hostile file has millions of them.
-            if why == framing.INTERFACE:
-                self._add_interface()
-                continue
-            if why == framing.SECTION and self._enter_section():
+            if why in (framing.INTERFACE, framing.SECTION) and self._describe(why):
                 continue
             if used:
                 yield blocks.packets(columns[:, :used])
@@ -230,28 +227,23 @@ class PcapngReader:
         kind, total = struct.unpack(f"{order}II", self._blocks.bytes_at(self._blocks.at, 8))
         return kind, total, (total + 3) & ~3
 
-    def _add_interface(self) -> None:
-        blocks, section = self._blocks, self._section
-        _, total, span = self._header(section.order)
-        offset = blocks.file_offset(blocks.at)
-        if section.count < MAX_INTERFACES:
-            interface, wrong = parse_interface(blocks.bytes_at(blocks.at, total), section.order)
-            section.add(interface)
-            if wrong is not None:
-                blocks.report(offset, wrong)
-        elif not section.full:
-            section.full = True
-            blocks.report(offset, f"more than {MAX_INTERFACES} interfaces: the rest is ignored")
-        blocks.at += span
-        self._trusted = False
-
-    def _enter_section(self) -> bool:
+    def _describe(self, why: int) -> bool:
+        """Take up a section header or an interface description; False where that can't be."""
         blocks = self._blocks
-        parsed = parse_section_header(blocks.bytes_at(blocks.at, SECTION_HEADER_BYTES))
-        if parsed is None or parsed[1] not in VERSIONS:
+        self._descriptions += 1
+        if self._descriptions > MAX_DESCRIPTIONS:
             return False
-        self._section = Section(parsed[0])
-        _, _, span = self._header(self._section.order)
+        if why == framing.SECTION:
+            parsed = parse_section_header(blocks.bytes_at(blocks.at, SECTION_HEADER_BYTES))
+            if parsed is None or parsed[1] not in VERSIONS:
+                return False
+            self._section = Section(parsed[0])
+        _, total, span = self._header(self._section.order)
+        if why == framing.INTERFACE:
+            interface, wrong = parse_interface(blocks.bytes_at(blocks.at, total), self._section.order)
+            self._section.add(interface)
+            if wrong is not None:
+                blocks.report(blocks.file_offset(blocks.at), wrong)
         blocks.at += span
         self._trusted = False
         return True
@@ -275,8 +267,11 @@ class PcapngReader:
                 self._stop(f"a block of type {kind:#x} starts here that is too short for its kind")
             case framing.NO_BYTE_ORDER:
                 self._stop("a section starts here without a byte-order magic")
-            case framing.SECTION:
-                self._stop("a section starts here whose pcapng version is not known")
+            case framing.SECTION | framing.INTERFACE:
+                if self._descriptions > MAX_DESCRIPTIONS:
+                    self._stop(f"there are more than {MAX_DESCRIPTIONS} sections and interfaces")
+                else:
+                    self._stop("a section starts here whose pcapng version is not known")
             case _:
                 raise ValueError(why)
         return False
