@@ -1,6 +1,6 @@
 """Turn findings and wishes into a ruleset, and account for every finding.
 
-In:  findings and connections of captures; the policies wished for, or none: then those that answer them.
+In:  captures, their findings and connections; the policies wished for, or none: then those that answer them.
 Out: Answer: the ruleset, and an account of which findings which rules answer, which are left alone and why.
 Source: the action class of a finding binds what may be done about it (policies/block.py).
 """
@@ -20,15 +20,6 @@ from rulegen.policies.block import WHY_NOT
 
 EXAMPLES: Final = 3
 """Findings that an account's entry shows of those alike."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observations:
-    """What the analyser found in one capture."""
-
-    source: Source
-    findings: Iterable[Finding]
-    connections: Iterable[Mapping[str, object]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +83,9 @@ def parse_asked(texts: Iterable[str]) -> dict[str, str | None]:
 
 
 def answer(
-    observations: Sequence[Observations],
+    sources: Sequence[Source],
+    findings: Iterable[Finding],
+    connections: Iterable[Mapping[str, object]],
     *,
     wishes: Sequence[Wish] = (),
     hook: Hook = Hook.FORWARD,
@@ -103,7 +96,9 @@ def answer(
     """Build the ruleset.
 
     Args:
-        observations: What was found, capture by capture.
+        sources: The captures; a finding's `capture` is an index here.
+        findings: What was found in them.
+        connections: Rows of the connections table, as in the JSON output.
         wishes: Policies; none: those that answer what was found.
         hook: Where the rules will sit.
         asked: Findings that may block an endpoint whatever their class, and the side to blame (parse_asked).
@@ -111,12 +106,13 @@ def answer(
         defragment: Let rules see whole datagrams.
     """
     asked = asked or {}
-    found = list(_observed(observations))
+    found = list(_observed(sources, findings, connections))
     wanted = list(wishes) or [
         Wish(policy=policy.name)
         for policy in POLICIES
         if any(policy.claims(observed.finding, asked) for observed in found)
     ]
+    _refuse_idle(wishes, defaults or {})
     names = [wish.policy for wish in wanted]
     if len(set(names)) < len(names):
         raise WishError(f"each policy once, not {', '.join(names)}")
@@ -143,21 +139,35 @@ def answer(
         chains=tuple(chain for part in parts for chain in part.chains),
         sets=tuple(declaration for part in parts for declaration in part.sets),
         hook=hook,
-        sources=tuple(one.source for one in observations),
+        sources=tuple(sources),
         policies=tuple(_written(policy, settings) for policy, settings in chosen),
         defragment=defragment,
     )
     return Answer(ruleset=ruleset, account=tuple(account.values()))
 
 
-def _observed(observations: Sequence[Observations]) -> Iterator[Observed]:
-    for one in observations:
-        findings = list(one.findings)
-        numbers = {finding.connection for finding in findings}
-        rows = {row["connection"]: row for row in one.connections if row.get("connection") in numbers}
-        for finding in findings:
-            row = rows.get(finding.connection) if finding.connection is not None else None
-            yield Observed(finding=finding, capture=one.source.name, connection=row)
+def _observed(
+    sources: Sequence[Source], findings: Iterable[Finding], connections: Iterable[Mapping[str, object]]
+) -> Iterator[Observed]:
+    known = list(findings)
+    wanted = {(finding.capture, finding.connection) for finding in known}
+    rows = {
+        key: row for row in connections if (key := (row.get("capture", 0), row.get("connection"))) in wanted
+    }
+    for finding in known:
+        yield Observed(
+            finding=finding,
+            capture=sources[finding.capture].name,
+            connection=rows.get((finding.capture, finding.connection)),
+        )
+
+
+def _refuse_idle(wishes: Sequence[Wish], defaults: Mapping[str, str]) -> None:
+    """A parameter that none of the policies asked for has was meant for something."""
+    known = {parameter.name for wish in wishes for parameter in policy_named(wish.policy).parameters}
+    idle = sorted(set(defaults) - known) if wishes else []
+    if idle:
+        raise WishError(f"none of the policies asked for takes {' or '.join(idle)}")
 
 
 def _with_defaults(policy: Policy, wish: Wish, defaults: Mapping[str, str]) -> dict[str, str]:

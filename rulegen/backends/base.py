@@ -73,16 +73,6 @@ class Backend(Protocol):
         """Ask the real tool, in a network namespace of its own, whether it would load the text."""
 
 
-def version() -> str:
-    """Of tlswall."""
-    from importlib.metadata import PackageNotFoundError, version  # takes a while; only for a header
-
-    try:
-        return version("tlswall")
-    except PackageNotFoundError:
-        return "(not installed)"
-
-
 def origin_text(origin: Origin) -> str:
     """Why a rule is there, the findings with most packets nearest; a comment cuts it where it must."""
     if not origin.citations:

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from rulegen.backends.base import Artifact, Checked, version
+from analyzer.version import VERSION
+from rulegen.backends.base import Artifact, Checked
 from rulegen.backends.nft_rules import NAME, Writer
 from rulegen.backends.nft_text import (
     duration,
@@ -67,12 +68,9 @@ BACKEND: Final = NftBackend()
 def _header(ruleset: Ruleset) -> Iterator[str]:
     yield "#!/usr/sbin/nft -f"
     for line in (
-        f"Made by tlswall {version()} for nftables (nft 1.0.6 or later, Linux 5.16 or later).",
+        f"Made by tlswall {VERSION} for nftables (nft 1.0.6 or later, Linux 5.16 or later).",
         "",
-        *(
-            f"Capture:  {source.name} sha256 {source.sha256 or '(standard input)'}"
-            for source in ruleset.sources
-        ),
+        *(f"Capture:  {source.name} sha256 {source.sha256 or '(not a file)'}" for source in ruleset.sources),
         *(f"Policy:   {policy}" for policy in ruleset.policies),
         *(() if ruleset.policies else ("Policy:   none; there was nothing to answer",)),
         f"Hook:     {ruleset.hook}, priority {PRIORITIES[ruleset.hook]}",

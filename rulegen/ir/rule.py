@@ -141,7 +141,7 @@ class Source:
 
     name: str
     sha256: str | None
-    """None: it was read from standard input and is gone."""
+    """None: it was no file, standard input for example, and is gone."""
 
 
 class Hook(StrEnum):

@@ -109,7 +109,7 @@ class Heartbleed(Policy):
     def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
         if settings["variant"] == "strict":
             return Answered(("heartbleed-any",))
-        if observed.finding.id in _ANY:
+        if observed.finding.id in _ANY and not _overreads(observed.finding):
             return LeftAlone(
                 "no over-read to be seen in plaintext; heartbleed:variant=strict refuses every heartbeat"
             )
@@ -135,6 +135,12 @@ class Heartbleed(Policy):
             guard=all_of(_way(settings["direction"], ports), one_of("tls.content_type", types)),
         )
         return Part(chains=(chain,))
+
+
+def _overreads(finding: Finding) -> bool:
+    """The finding is about something else, but the very record that proves it asks for too much."""
+    asked_for, length = (finding.evidence.get(key) for key in ("payload_length", "record_length"))
+    return isinstance(asked_for, int) and isinstance(length, int) and asked_for + OVERHEAD_BYTES > length
 
 
 def _way(direction: str, ports: tuple[tuple[int, int], ...]) -> Match:

@@ -1,0 +1,212 @@
+"""The command `tlswall`: the analyser's commands and those of the rule generator.
+
+It parses options and calls from_findings and a backend. What is costly to import is imported in the command
+that needs it: `tlswall analyze` passes here too.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from analyzer.cli import app as analyzer_app
+from analyzer.cli import show_version
+from analyzer.command import fail, guarded, one_of, output, say
+
+if TYPE_CHECKING:
+    from rulegen.from_findings import Answer
+    from rulegen.ir.rule import Source
+
+HOOKS: Final = ("forward", "input", "output", "prerouting")
+"""rulegen.ir.rule.Hook, which help need not wait for."""
+
+BACKENDS: Final = ("nft",)
+"""Names of rulegen.backends.BACKENDS."""
+
+_EXAMPLES: Final = """Examples:
+
+tlswall rules incident.pcap -o rules.nft
+
+tlswall rules incident.pcap --policy block:ttl=7d --policy heartbleed --ports 443,8443 -o rules.nft
+
+tlswall rules --policy min-version:min=1.2,action=reset --hook input -o rules.nft
+
+tlswall rules incident.pcap --finding DG06:client | ssh gateway nft -f -
+"""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.registered_commands.extend(analyzer_app.registered_commands)
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Read TLS in packet captures, say what is wrong, and write the firewall rules that answer it."""
+
+
+@app.command(epilog=_EXAMPLES)
+def rules(
+    captures: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CAPTURE]...", help="pcap or pcapng files, also .gz and .zst; - is standard input."
+        ),
+    ] = None,
+    *,
+    policies: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy",
+            "-p",
+            metavar="NAME[:key=value,...]",
+            help="A policy (`tlswall policies` explains them); without, those that answer the findings.",
+        ),
+    ] = None,
+    backend_name: Annotated[
+        str,
+        typer.Option("--backend", metavar="|".join(BACKENDS), callback=one_of(BACKENDS), help="For what."),
+    ] = BACKENDS[0],
+    hook: Annotated[
+        str,
+        typer.Option(metavar="|".join(HOOKS), callback=one_of(HOOKS), help="Where the packets are judged."),
+    ] = HOOKS[0],
+    ports: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PORT,...", help="Server ports, for policies that take them.", show_default="any"
+        ),
+    ] = None,
+    ttl: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="How long an address stays blocked: 90s, 30m, 24h, 7d.", show_default="24h"
+        ),
+    ] = None,
+    findings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--finding",
+            metavar="ID[:client|:server]",
+            help="Block an endpoint for this finding too, whatever its class; and whose side to blame.",
+        ),
+    ] = None,
+    defragment: Annotated[
+        bool,
+        typer.Option(
+            "--defragment/--no-defragment",
+            help="Turn connection tracking on, so that IP fragments are judged whole.",
+        ),
+    ] = True,
+    check: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="Ask the real tool, in a network namespace of its own."),
+    ] = True,
+    output_path: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to standard output."),
+    ] = None,
+) -> None:
+    """Write firewall rules that answer what was found, and account for every finding."""
+    if not captures and not policies:
+        raise typer.BadParameter("Name a capture, or a policy with --policy.")
+    from rulegen.account import account_lines, write
+    from rulegen.backends import backend_named, emit
+    from rulegen.errors import InvalidRuleset, Refused, WishError
+    from rulegen.from_findings import parse_asked, parse_wish
+
+    defaults = {name: value for name, value in (("ports", ports), ("ttl", ttl)) if value is not None}
+    with guarded():
+        try:
+            wishes = [parse_wish(text) for text in policies or ()]
+            asked = parse_asked(findings or ())
+            answer = _answer(
+                captures or [],
+                wishes=wishes,
+                hook=hook,
+                asked=asked,
+                defaults=defaults,
+                defragment=defragment,
+            )
+            backend = backend_named(backend_name)
+            artifact = emit(answer.ruleset, backend)
+        except WishError as error:
+            fail(str(error))
+        except (InvalidRuleset, Refused) as error:
+            fail(f"no rules written: {error}")
+        write(account_lines(answer, artifact), sys.stderr)
+        if check:
+            checked = backend.check(artifact.text)
+            if checked.accepted is False:
+                fail(f"no rules written: {backend.name} refuses them: {checked.message}")
+            say(
+                f"not checked: {checked.message}"
+                if checked.accepted is None
+                else f"{backend.name} accepts the rules"
+            )
+        with output(output_path) as out:
+            out.write(artifact.text.encode())
+
+
+def _answer(captures: list[str], **options: object) -> Answer:
+    """Analyse the captures, if there are any, and answer what was found."""
+    from rulegen.from_findings import answer
+    from rulegen.ir.rule import Hook
+
+    options["hook"] = Hook(str(options["hook"]))
+    if not captures:
+        return answer((), (), (), **options)  # type: ignore[arg-type]  # the options of `answer`, by name
+    from analyzer import pipeline
+    from analyzer.report.progress import Progress
+
+    paths = [Path(capture) for capture in captures]
+    size = sum(path.stat().st_size for path in paths) if all(path.is_file() for path in paths) else None
+    progress = Progress(size, sys.stderr if sys.stderr.isatty() else None)
+    with progress:
+        analysis = pipeline.analyze(captures, progress=progress)
+    for capture in analysis.captures:
+        for issue in capture.errors:
+            say(f"{capture.path}: {issue.why} (at byte {issue.offset:,})")
+    return answer(
+        [_source(capture.path) for capture in analysis.captures],
+        analysis.iter_findings(),
+        analysis.iter_connections(),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def _source(path: str) -> Source:
+    import hashlib
+
+    from rulegen.ir.rule import Source
+
+    if not Path(path).is_file():
+        return Source(name=path, sha256=None)
+    with Path(path).open("rb") as stored:
+        return Source(name=Path(path).name, sha256=hashlib.file_digest(stored, "sha256").hexdigest())
+
+
+@app.command("policies")
+def show_policies(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these.")] = None,
+) -> None:
+    """Explain the policies: what each stops, what it costs, how it can be bypassed."""
+    from rulegen.account import policy_lines, write
+    from rulegen.errors import WishError
+    from rulegen.policies import POLICIES, policy_named
+
+    with guarded():
+        try:
+            chosen = tuple(map(policy_named, names)) if names else POLICIES
+        except WishError as error:
+            fail(str(error))
+        write(policy_lines(chosen), sys.stdout)
