@@ -82,9 +82,10 @@ _START: Final = {
     LinkType.LINUX_SLL: _SLL,
     LinkType.LINUX_SLL2: _SLL2,
 }
-_START_TABLE: Final = np.zeros(max(SUPPORTED) + 1, np.int64)
+_START_TABLE: Final = np.full(max(SUPPORTED) + 1, _STOP, np.int64)
 for _linktype, _first_header in _START.items():
     _START_TABLE[_linktype] = _first_header
+_RAW: Final = int(LinkType.RAW)
 
 
 def decode(
@@ -128,16 +129,8 @@ def decode_again(buffer: npt.NDArray[np.uint8], columns: Columns, row: int, offs
 
     The row keeps the packet's number, time and lengths.
     """
-    lengths = np.array([length], np.int64)
-    _fill(
-        buffer,
-        np.array([offset], np.int64),
-        lengths,
-        lengths,
-        np.array([LinkType.RAW], np.int64),
-        columns,
-        slice(row, row + 1),
-    )
+    job = np.array((offset, length, _RAW), np.int64)
+    _fill(buffer, job[:1], job[1:2], job[1:2], job[2:], columns, slice(row, row + 1))
 
 
 def unsupported_linktypes(linktype: npt.NDArray[np.int64]) -> list[int]:
@@ -156,11 +149,10 @@ def _fill(
     columns: Columns,
     rows: slice,
 ) -> None:
-    known = (linktype >= 0) & (linktype < len(_START_TABLE))
-    start = np.where(known, _START_TABLE[np.where(known, linktype, 0)], _STOP)
     _decode_loop(
         buffer.data,
-        *(np.ascontiguousarray(column).data for column in (offset, captured, wire, start)),
+        _START_TABLE.data,
+        *(np.ascontiguousarray(column).data for column in (offset, captured, wire, linktype)),
         *(getattr(columns, name)[rows].data for name in _FILLED),
     )
 
@@ -385,7 +377,8 @@ class _Walk:
             return _STOP
         if self.end - at < 8:
             return self.malformed()
-        if self.buf[at + 3] != 0 or self.u16(at + 4) != 0:
+        # OUI 00-00-00 of RFC 1042, 00-00-F8 of IEEE 802.1H
+        if self.u16(at + 3) != 0 or self.buf[at + 5] not in (0x00, 0xF8):
             return _STOP
         kind = self.u16(at + 6)
         self.at += 8
@@ -439,8 +432,8 @@ class _Walk:
         self.at += 4
         if family == 2:
             return _IPV4
-        # AF_INET6 of Linux, Windows, NetBSD and OpenBSD, FreeBSD, Darwin
-        if family in (10, 23, 24, 28, 30):
+        # AF_INET6 of Linux, NetBSD and OpenBSD, FreeBSD, Darwin
+        if family in (10, 24, 28, 30):
             return _IPV6
         return _STOP
 
@@ -587,7 +580,7 @@ class _Walk:
         return self.transport_header(protocol)
 
     @cython.cfunc
-    @cython.locals(at=cython.longlong, end=cython.longlong)
+    @cython.locals(at=cython.longlong, end=cython.longlong, length=cython.longlong)
     @cython.returns(cython.longlong)
     @cython.exceptval(-1, check=True)
     def jumbo_length(self):  # type: ignore[no-untyped-def]
@@ -598,7 +591,8 @@ class _Walk:
         end = min(self.end, self.at + (self.buf[self.at + 1] + 1) * 8)
         while end - at >= 2:
             if self.buf[at] == 0xC2 and end - at >= 6:
-                return self.u32(at + 2)
+                length = self.u32(at + 2)
+                return length if length > 0xFFFF else 0  # RFC 2675 3: a smaller one is an error
             at += 1 if self.buf[at] == 0 else 2 + self.buf[at + 1]
         return self.limit - self.at
 
@@ -617,12 +611,10 @@ class _Walk:
                 return self.tcp()
             if protocol == 17:
                 return self.udp()
-            if protocol == 4 or protocol == 41 or protocol == 47:
+            if protocol in (4, 41, 47, 97, 137):
                 self.datagram(_IP)
                 self.enter()
-                if protocol == 47:
-                    return self.gre()
-                return _IPV4 if protocol == 4 else _IPV6
+                return self.tunnel(protocol)
             if protocol == 51:
                 if self.end - at < 12:
                     return self.malformed()
@@ -714,6 +706,25 @@ class _Walk:
         self.outer_payload_length = self.payload_length
         self.kind = _OTHER
         return 0
+
+    @cython.cfunc
+    @cython.locals(protocol=cython.int)
+    @cython.returns(cython.int)
+    @cython.exceptval(-1, check=True)
+    def tunnel(self, protocol):  # type: ignore[no-untyped-def]
+        """RFC 2003, RFC 4213, RFC 2784, EtherIP (RFC 3378), MPLS in IP (RFC 4023)."""
+        if protocol == 4:
+            return _IPV4
+        if protocol == 41:
+            return _IPV6
+        if protocol == 47:
+            return self.gre()
+        if protocol == 137:
+            return _MPLS
+        if self.end - self.at < 2 or self.buf[self.at] != 0x30:
+            return self.malformed()
+        self.at += 2
+        return _ETHERNET
 
     @cython.cfunc
     @cython.returns(cython.int)
@@ -835,10 +846,11 @@ def _u32(buf, at):  # type: ignore[no-untyped-def]
 
 @cython.locals(
     buf=cython.uchar[::1],
+    start_table=cython.longlong[::1],
     offset=cython.longlong[::1],
     captured=cython.longlong[::1],
     wire=cython.longlong[::1],
-    start=cython.longlong[::1],
+    linktype=cython.longlong[::1],
     kind_of=cython.uchar[::1],
     ip_version=cython.uchar[::1],
     src_hi=cython.ulonglong[::1],
@@ -867,15 +879,17 @@ def _u32(buf, at):  # type: ignore[no-untyped-def]
     network=cython.longlong,
     transport=cython.longlong,
     payload=cython.longlong,
+    header=cython.int,
     kind=cython.int,
     version=cython.int,
 )
 def _decode_loop(  # type: ignore[no-untyped-def]
     buf,
+    start_table,
     offset,
     captured,
     wire,
-    start,
+    linktype,
     kind_of,
     ip_version,
     src_hi,
@@ -902,7 +916,7 @@ def _decode_loop(  # type: ignore[no-untyped-def]
         size = 0
         # The common case, told apart in six comparisons: Ethernet, IPv4 without options, whole, TCP.
         if (
-            start[row] == _ETHERNET
+            linktype[row] == _DLT_ETHERNET
             and captured[row] >= 54
             and buf[at + 12] == 0x08
             and buf[at + 13] == 0x00
@@ -926,7 +940,10 @@ def _decode_loop(  # type: ignore[no-untyped-def]
             payload_captured[row] = end - payload
             payload_length[row] = total - 20 - size
         else:
-            found.walk(at, captured[row], wire[row], start[row])
+            header = _STOP
+            if 0 <= linktype[row] < len(start_table):
+                header = start_table[linktype[row]]
+            found.walk(at, captured[row], wire[row], header)
             kind = found.kind
             version = found.version
             network = found.network
