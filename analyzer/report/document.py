@@ -175,7 +175,6 @@ def _connection(row: Row, worst: Severity | None, several: bool) -> Connection:
     resumed = {"no": "full", "unknown": "?"}.get(
         row["resumed"], f"resumed ({row['resumed']})".replace("_", " ")
     )
-    done = {True: resumed, False: "not completed"}
     return Connection(
         number=f"{row['capture']}:{row['connection']}" if several else str(row["connection"]),
         client=_endpoint(row["client"]),
@@ -184,7 +183,7 @@ def _connection(row: Row, worst: Severity | None, several: bool) -> Connection:
         cipher_suite=visible(row["cipher_suite"] or "?"),
         name=visible(row["sni"] or ""),
         alpn=visible(row["alpn"] or ""),
-        handshake=visible(done.get(row["established"], "?")),
+        handshake=visible(resumed if row["established"] else "not completed"),
         packets=f"{row['first_packet']}–{row['last_packet']}",
         ja4=visible(row["ja4"] or ""),
         worst=worst,

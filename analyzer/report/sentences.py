@@ -28,9 +28,10 @@ def summary(analysis: Analysed, tally: Tally) -> tuple[str, ...]:
         resumed = sum(number for how, number in tally.resumed.items() if how not in ("no", UNKNOWN))
         if resumed:
             facts.append(f"{resumed:,} resumed an earlier session")
-        facts += (
-            f"{number:,} began inside {visible(name)}" for name, number in sorted(tally.starttls.items())
-        )
+        for name, number in sorted(tally.starttls.items()):
+            facts.append(
+                f"{number:,} began inside {'another protocol' if name == UNKNOWN else visible(name)}"
+            )
         sentences.append(", ".join(facts) + ".")
     return (*sentences, _verdict(tally))
 

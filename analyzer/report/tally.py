@@ -116,7 +116,6 @@ def _rank(kind: Kind) -> tuple[int, int, str]:
     return -kind.first.severity, list(Action).index(kind.first.action), kind.first.id
 
 
-def _whole(sync: object) -> bool:
-    """`sync` of a connection: one word, or one for each side."""
-    sides = sync.values() if isinstance(sync, Mapping) else (sync,)
-    return all(side == "synced" for side in sides)
+def _whole(sync: Mapping[str, str]) -> bool:
+    """Whether nothing is missing: a side that never sent anything hides nothing."""
+    return set(sync.values()) <= {"synced", "unseen"}

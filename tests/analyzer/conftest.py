@@ -29,14 +29,16 @@ def connection(number: int, **changes: object) -> dict[str, object]:
         "cipher_suite_code": 0xC02F,
         "sni": "www.example.net",
         "alpn": "h2",
+        "alpn_offered": ("h2", "http/1.1"),
         "resumed": "no",
         "established": True,
+        "hello_retry": False,
         "ja3": "e7d705a3286e19ea42f587b344ee6865",
         "ja3s": "303951d4c50efb2e991652225a6f02b1",
         "ja4": "t12d1516h2_8daaf6152771_e5627efa2ab1",
         "alerts": [],
         "starttls": None,
-        "sync": "synced",
+        "sync": {"client": "synced", "server": "synced"},
         **changes,
     }
 
@@ -118,8 +120,8 @@ def analysis() -> FakeAnalysis:
                 cipher_suite_code=None,
                 sni=HOSTILE,
                 resumed="unknown",
-                established=None,
-                sync="gap",
+                established=False,
+                sync={"client": "synced", "server": "gap"},
                 alerts=[
                     {"side": "server", "level": "fatal", "description": "handshake_failure", "packet": 25}
                 ],
