@@ -22,3 +22,80 @@ FRAGMENT_TIMEOUT_NS: Final = 30_000_000_000
 
 FRAGMENT_BYTES: Final = 4 << 20
 """Linux net.ipv4.ipfrag_high_thresh: 4 MiB of fragments kept at a time."""
+
+# --- connections ---------------------------------------------------------------------------------------------
+
+CLOSED_TIMEOUT_NS: Final = 120_000_000_000
+"""Linux nf_conntrack_tcp_timeout_time_wait: 120 s after the last packet of a closed connection it is reported."""
+
+IDLE_TIMEOUT_NS: Final = 432_000_000_000_000
+"""Linux nf_conntrack_tcp_timeout_established: 5 days."""
+
+OPEN_CONNECTIONS: Final = 262_144
+"""Linux nf_conntrack_max on a machine of 16 GiB and more. Past it the closed and the longest idle are reported early."""
+
+# --- reassembly ----------------------------------------------------------------------------------------------
+
+HELD_SEGMENTS_PER_STREAM: Final = 4096
+"""Out-of-order segments of one direction: 6 MB at 1460 bytes, Linux's default tcp_rmem maximum."""
+
+HELD_SEGMENTS: Final = 65_536
+"""Held segments of all connections."""
+
+HELD_BYTES: Final = 16 << 20
+"""Payload of all held segments; half of HEADROOM_BYTES, where it is kept between blocks."""
+
+HELD_PATIENCE_PACKETS: Final = 64
+"""Packets of a connection to wait for bytes that were acknowledged but not seen: taps and multi-queue capture reorder by tens."""
+
+HELD_NS: Final = 30_000_000_000
+"""A retransmission after 30 s without another packet would follow five doublings of the 1 s RTO (RFC 6298)."""
+
+HELD_CROWDED_NS: Final = 2_000_000_000
+"""The same when half of the room is used."""
+
+# --- records -------------------------------------------------------------------------------------------------
+
+RECORD_ROWS: Final = 1 << 18
+"""Record rows given at a time; a largest packet of one-byte pieces fits in it."""
+
+LOW_RUN_BYTES: Final = 128
+"""nf_conntrack_tls, suspicious_sequence_length: a run of more bytes below 0x80 is reported. By chance: 2^-129 a byte."""
+
+TEXT_MIN_BYTES: Final = 64
+"""Shortest body judged for printable text (catalogue RL12)."""
+
+ENTROPY_MIN_BYTES: Final = 160
+"""Shortest body judged by its entropy (catalogue RL12, correction): 6.5 bits a byte from 192 bytes on, 6.3 below, both seven
+standard deviations under the mean of random bytes (simulated, 20,000 bodies a length)."""
+
+ENTROPY_MAX_BYTES: Final = 2048
+"""Bytes of a body that are judged."""
+
+# --- messages and events -------------------------------------------------------------------------------------
+
+HELLO_BYTES: Final = 1 << 16
+"""Largest hello that is kept until it is whole; post-quantum hellos have about 2 KB, a record holds 16 KB."""
+
+HELLO_BYTES_ALL: Final = 32 << 20
+"""Unfinished hellos of all connections; what comes on top is not parsed."""
+
+HEARTBEATS_OUTSTANDING: Final = 64
+"""Unanswered heartbeats that are paired; RFC 6520 3 allows one."""
+
+EVENTS_PER_CONNECTION: Final = 512
+"""Events of a connection that are kept; what comes on top is counted."""
+
+FINDING_PACKETS: Final = 100
+"""Packets that a finding names; evidence["packet_count"] has their number."""
+
+# --- tables --------------------------------------------------------------------------------------------------
+
+CONNECTION_ROW_BYTES: Final = 1800
+"""About what a finished connection takes in memory, its texts included; measured."""
+
+SPILL_BYTES: Final = 48 << 20
+"""Finished connections that wait in memory before they go to an Arrow file: about 28,000."""
+
+SPILL_FINDINGS: Final = 20_000
+"""Findings that wait in memory, likewise: about 30 MB."""

@@ -1,0 +1,66 @@
+"""What `analyze` gives: captures, connections and findings, as rows and as pandas DataFrames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from analyzer import connections
+from analyzer.capture import CaptureInfo
+from analyzer.connections import Batch
+from analyzer.model import Finding
+from analyzer.spool import ConnectionSpool, Directory, FindingSpool
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Analysis:
+    """The outcome of an analysis.
+
+    Attributes:
+        captures: What was read of each capture, in the order given.
+        totals: packets, tcp_connections, tls_connections, findings.
+    """
+
+    def __init__(self) -> None:
+        self.captures: list[CaptureInfo] = []
+        self.totals: dict[str, int] = {"packets": 0, "tcp_connections": 0, "tls_connections": 0, "findings": 0}
+        directory = Directory()
+        self._connections = ConnectionSpool(directory)
+        self._findings = FindingSpool(directory)
+
+    def add(self, batch: Batch, findings: list[Finding]) -> None:
+        """Take finished connections and what was found in them."""
+        self._connections.add(batch)
+        self._findings.add(findings)
+        self.totals["tls_connections"] += len(batch)
+        self.totals["findings"] += len(findings)
+
+    def batches(self) -> Iterator[Batch]:
+        """The connections as columns, in batches."""
+        return self._connections.batches()
+
+    def iter_connections(self) -> Iterator[dict[str, object]]:
+        """TLS connections as rows of the published schema, by capture and number."""
+        for batch in self._connections.in_order():
+            yield from connections.rows(batch)
+
+    def iter_findings(self) -> Iterator[Finding]:
+        """Findings, worst first, then by capture and connection."""
+        return iter(self._findings.in_order())
+
+    @cached_property
+    def connections(self) -> pd.DataFrame:
+        """TLS connections, one row each."""
+        from analyzer import frames
+
+        return frames.connections(self)
+
+    @cached_property
+    def findings(self) -> pd.DataFrame:
+        """Findings, one row each."""
+        from analyzer import frames
+
+        return frames.findings(self)

@@ -1,0 +1,168 @@
+"""What a detector is given and what it gives.
+
+In:  Evidence (finished connections with their events) or, for what shows only across connections, all batches.
+Out: Hits, which `findings` joins to one Finding per rule and connection.
+
+A detector asks columns; it makes an object only for what it found. It prints nothing and knows no rule generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from analyzer import limits
+from analyzer.connections import Batch
+from analyzer.model import Action, Finding, Severity, Side
+from analyzer.tls.heartbeat import Beat
+from analyzer.tls.tracker import Event, Kind
+
+
+class Rule(NamedTuple):
+    """A row of the catalogue."""
+
+    id: str
+    title: str
+    severity: Severity
+    action: Action
+    explanation: str
+    """For a network engineer: what it means and what to look at. No values; those are the evidence."""
+    references: tuple[str, ...]
+    policy: str | None = None
+    """The rule policy that answers it."""
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Finished connections of one capture.
+
+    Attributes:
+        batch: The connections that have TLS.
+        events: int64[n, Event] of them, in causal order per connection; CONNECTION is the connection's number.
+        beats: Their heartbeat records, Beat.connection likewise.
+        plain: The connections without TLS.
+    """
+
+    batch: Batch
+    events: npt.NDArray[np.int64]
+    beats: Sequence[Beat]
+    plain: Batch
+    _rows: dict[int, int] = field(default_factory=dict)
+
+    def row(self, connection: int) -> int:
+        """Row of a connection in the batch."""
+        if not self._rows:
+            self._rows = {number: row for row, number in enumerate(self.batch["CONNECTION"].tolist())}
+        return self._rows[connection]
+
+    def of_kind(self, kind: Kind) -> npt.NDArray[np.int64]:
+        """The events of a kind."""
+        return self.events[self.events[:, Event.KIND] == kind]
+
+
+@dataclass(slots=True, kw_only=True)
+class Hit:
+    """One piece of evidence for a rule. Hits of one rule in one connection become one finding."""
+
+    rule: str
+    batch: Batch | None = None
+    row: int | None = None
+    """The connection: a row of `batch`; None for a finding about several."""
+    packets: tuple[int, ...] = ()
+    evidence: Mapping[str, object] = field(default_factory=dict)
+    """JSON-ready. A later hit of the same finding adds keys, and replaces those in `replaces`."""
+    replaces: tuple[str, ...] = ()
+    severity: Severity | None = None
+    """Where it differs from the rule's."""
+    action: Action | None = None
+    offender: Side | str | None = None
+    """Who did it, for class A: a side of the connection, or an address."""
+    capture: int = 0
+    """For a hit without a row."""
+
+
+class Detector(NamedTuple):
+    """A family of rules that look at the same things."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    within: Callable[[Evidence], Iterator[Hit]] | None = None
+    """Called with each batch of finished connections."""
+    across: Callable[[Iterable[Batch]], Iterator[Hit]] | None = None
+    """Called once at the end with all batches, and what `within` has found is known to it by nothing but the batches."""
+
+
+def findings(rules: Mapping[str, Rule], hits: Iterable[Hit]) -> list[Finding]:
+    """Join hits to findings: one per rule and connection, in the order of first hits.
+
+    The strongest severity and action of the joined hits stand, a tampering class before a block.
+    """
+    joined: dict[tuple[object, ...], list[Hit]] = {}
+    for number, hit in enumerate(hits):
+        if hit.row is None or hit.batch is None:
+            key: tuple[object, ...] = (hit.rule, None, number)
+        else:
+            numbers = hit.batch.numbers
+            key = (hit.rule, int(numbers[hit.row, 0]), int(numbers[hit.row, 1]))
+        joined.setdefault(key, []).append(hit)
+    return [_join(rules[str(key[0])], group) for key, group in joined.items()]
+
+
+_ACTION_RANK = (Action.INFORM, Action.POSTURE, Action.CORROBORATE, Action.BLOCK, Action.TAMPERING)
+
+
+def _join(rule: Rule, hits: Sequence[Hit]) -> Finding:
+    first = hits[0]
+    evidence: dict[str, object] = {}
+    packets: list[int] = []
+    for hit in hits:
+        for name, value in hit.evidence.items():
+            if name not in evidence or name in hit.replaces:
+                evidence[name] = value
+        packets.extend(hit.packets)
+    unique = sorted(set(packets))
+    if len(hits) > 1:
+        evidence["count"] = evidence.get("count", len(hits))
+    if len(unique) > limits.FINDING_PACKETS:
+        evidence["packet_count"] = len(unique)
+    severity = max(hit.severity if hit.severity is not None else rule.severity for hit in hits)
+    action = max((hit.action or rule.action for hit in hits), key=_ACTION_RANK.index)
+    batch, row = first.batch, first.row
+    connection = capture = None
+    offender: str | None = None
+    victims: tuple[str, ...] = ()
+    if batch is not None and row is not None:
+        connection = int(batch["CONNECTION"][row])
+        capture = int(batch["CAPTURE"][row])
+    if action == Action.BLOCK:
+        for hit in hits:
+            if isinstance(hit.offender, Side):
+                assert hit.batch is not None
+                assert hit.row is not None
+                offender = hit.batch.endpoint(hit.row, hit.offender == Side.SERVER)
+                victims = (hit.batch.endpoint(hit.row, hit.offender == Side.CLIENT),)
+            elif hit.offender is not None:
+                offender = hit.offender
+            if offender is not None:
+                break
+    elif action == Action.TAMPERING and batch is not None and row is not None:
+        victims = (batch.endpoint(row, False), batch.endpoint(row, True))
+    return Finding(
+        id=rule.id,
+        title=rule.title,
+        severity=Severity(severity),
+        action=action,
+        connection=connection,
+        packets=tuple(unique[: limits.FINDING_PACKETS]),
+        evidence=evidence,
+        explanation=rule.explanation,
+        references=rule.references,
+        offender=offender,
+        capture=first.capture if capture is None else capture,
+        policy=rule.policy or ("block" if action == Action.BLOCK and offender else None),
+        victims=victims,
+    )

@@ -1,0 +1,190 @@
+"""The whole flow, top to bottom: analyze(path) -> Analysis.
+
+    capture -> columns -> flows -> streams -> tls records -> tls events -> findings
+
+A capture is read in blocks. Each block passes the stages; what must survive it lives in their tables, one slot per open connection.
+Connections that are over leave the tables as a batch of columns, are judged by the detectors and go to the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from analyzer import connections, limits
+from analyzer.analysis import Analysis
+from analyzer.capture import CaptureInfo, CaptureIssue, RawPackets
+from analyzer.capture.source import open_capture
+from analyzer.columns import decode
+from analyzer.columns.fragments import FragmentReassembler
+from analyzer.columns.packets import Columns
+from analyzer.columns.schema import Kind as PacketKind
+from analyzer.detect import DETECTORS, RULES
+from analyzer.detect.base import Evidence, Hit, findings
+from analyzer.errors import CaptureError
+from analyzer.flows.table import Field, FlowTable
+from analyzer.profile import ProfileJudge
+from analyzer.streams.reassembly import Reassembler
+from analyzer.tls.records import RecordWalk
+from analyzer.tls.tracker import Event, Tracker
+from analyzer.wire.linktypes import name_of
+
+PROFILES = ("default", "nf_conntrack_tls")
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes of the stored captures consumed so far, and the packets."""
+
+
+def analyze(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    profile: str = "default",
+    ports: Sequence[int] = (443,),
+    progress: Progress | None = None,
+) -> Analysis:
+    """Analyse captures.
+
+    Args:
+        paths: A capture, or several: files, "-" for standard input, fsspec URLs.
+        profile: "default", or "nf_conntrack_tls" for just the verdicts of that kernel module.
+        ports: Server ports that the profile nf_conntrack_tls looks at.
+        progress: Called after each block.
+
+    Raises:
+        CaptureError: nothing of a capture was readable.
+        ValueError: an unknown profile.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}; there are {', '.join(PROFILES)}")
+    named = [paths] if isinstance(paths, str | Path) else list(paths)
+    analysis = Analysis()
+    done = packets = 0
+    for index, path in enumerate(named):
+        engine = Engine(analysis, index, judge=ProfileJudge(index, tuple(ports)) if profile == "nf_conntrack_tls" else None)
+
+        def report(position: int, base: int = done, count: int = packets, engine: Engine = engine) -> None:
+            if progress is not None:
+                progress(base + position, count + engine.info.packets)
+
+        engine.run(str(path), report)
+        analysis.captures.append(engine.info)
+        done += engine.position
+        packets += engine.info.packets
+    if profile == "default":
+        across = (hit for detector in DETECTORS if detector.across for hit in detector.across(analysis.batches()))
+        analysis.add(connections.join([]), findings(RULES, across))
+    return analysis
+
+
+class Engine:
+    """The stages with their tables, for one capture."""
+
+    def __init__(self, analysis: Analysis, capture: int, *, judge: ProfileJudge | None = None, messages: bool = False) -> None:
+        self.info = CaptureInfo("")
+        self.position = 0
+        self.flows = FlowTable()
+        self.streams = Reassembler()
+        self.walk = RecordWalk()
+        self.tracker = Tracker(messages=messages)
+        self._analysis = analysis
+        self._capture = capture
+        self._judge = judge
+        self._events: list[npt.NDArray[np.int64]] = []
+        self._carried = np.empty(0, dtype=np.uint8)
+
+    def blocks(self, path: str, report: Callable[[int], None]) -> Iterator[tuple[RawPackets, Columns]]:
+        """The decoded blocks of a capture. The first bytes of each buffer are what was carried from the block before."""
+        with open_capture(path) as reader:
+            self.info = reader.info
+            fragments = FragmentReassembler()
+            unsupported: set[int] = set()
+            decoded = 0
+            for raw in reader:
+                self._top = len(self._carried)
+                raw.buffer[: self._top] = self._carried
+                columns = decode.decode(raw.buffer, raw.offset, raw.captured, raw.wire, raw.time_ns, raw.linktype, raw.first)
+                if (columns.kind == PacketKind.FRAGMENT).any():
+                    fragments.complete(raw, columns, lambda count, room=raw.headroom: self._allocate(count, room))
+                unsupported.update(decode.unsupported_linktypes(raw.linktype))
+                decoded += len(raw)
+                yield raw, columns
+                self.position = reader.position()
+                report(self.position)
+            self.position = reader.position()
+            for linktype in sorted(unsupported):
+                self.info.errors.append(
+                    CaptureIssue(0, f"link type {linktype} ({name_of(linktype)}) is not decoded; its packets were only counted")
+                )
+
+    def _allocate(self, count: int, headroom: int) -> int | None:
+        if self._top + count > headroom:
+            return None
+        self._top += count
+        return self._top - count
+
+    def run(self, path: str, report: Callable[[int], None]) -> None:
+        """Read a capture to its end, and retire what is over."""
+        buffer = np.empty(0, dtype=np.uint8)
+        for raw, columns in self.blocks(path, report):
+            buffer = raw.buffer
+            flow, direction, begins = self.flows.track(columns)
+            begun = flow[begins.view(bool)]
+            if self._judge is not None:
+                self._analysis.add(connections.join([]), list(self._judge.judge(raw, columns, flow, direction, begins, self.flows)))
+            capacity = self.flows.capacity
+            self.walk.reserve(capacity)
+            self.tracker.reserve(capacity)
+            if len(begun):
+                self.walk.begin(begun)
+                self.tracker.begin(begun)
+            chunks = self.streams.reassemble(columns, flow, direction, begins, capacity)
+            self._follow(buffer, chunks)
+            if len(columns):
+                now_ns = int(columns.time_ns.max())
+                self._follow(buffer, self.streams.flush(self.streams.overdue(now_ns)))
+                self._retire(buffer, self.flows.due(now_ns))
+            self._carried = self.streams.carry(buffer)
+        self._retire(buffer, self.flows.live())
+        totals = self._analysis.totals
+        totals["packets"] += self.info.packets
+        totals["tcp_connections"] += self.flows.connections
+
+    def _follow(self, buffer: npt.NDArray[np.uint8], chunks: npt.NDArray[np.int64]) -> None:
+        """Chunks -> records -> events."""
+        at = 0
+        while at < len(chunks):
+            at, records = self.walk.walk(buffer, chunks, at)
+            row = 0
+            while row < len(records):
+                row, events = self.tracker.track(buffer, records, self.flows.fields, Field.SYN_0, row)
+                if len(events):
+                    events[:, Event.CONNECTION] = self.flows.fields[events[:, Event.CONNECTION], Field.CONNECTION]
+                    self._events.append(events)
+
+    def _retire(self, buffer: npt.NDArray[np.uint8], slots: npt.NDArray[np.int32]) -> None:
+        """Judge connections that are over, and free their slots."""
+        if not len(slots):
+            return
+        self._follow(buffer, self.streams.flush(slots))
+        batch = connections.collect(slots, self._capture, self.flows, self.streams, self.walk, self.tracker)
+        events = np.concatenate(self._events) if self._events else np.empty((0, len(Event)), dtype=np.int64)
+        over = np.isin(events[:, Event.CONNECTION], batch["CONNECTION"])
+        self._events = [events[~over]] if not over.all() else []
+        number = dict(zip(slots.tolist(), self.flows.fields[slots, Field.CONNECTION].tolist(), strict=True))
+        beats = [beat._replace(connection=number[beat.connection]) for beat in self.tracker.beats if beat.connection in number]
+        self.tracker.beats = [beat for beat in self.tracker.beats if beat.connection not in number]
+        has_tls = batch["SEEN"] != 0
+        evidence = Evidence(batch.take(has_tls), events[over], beats, batch.take(~has_tls))
+        connections.attach_alerts(evidence.batch, evidence.events)
+        self._analysis.add(evidence.batch, findings(RULES, self._hits(evidence)) if self._judge is None else [])
+        self.tracker.retire(slots)
+        self.flows.retire(slots)
+
+    @staticmethod
+    def _hits(evidence: Evidence) -> Iterator[Hit]:
+        for detector in DETECTORS:
+            if detector.within is not None:
+                yield from detector.within(evidence)

@@ -1,0 +1,1046 @@
+"""TLS records -> events: walks the machines of state.py for every connection.
+
+In:  Record rows of tls.records and the block's buffer.
+Out: Event rows (int64[n, Event]), state per connection (int64[slots, Tls]), and for each hello its facts.
+Source: state.py for every transition; RFC 8446 5.1 and RFC 5246 6.2.1 for how handshake messages lie in records.
+
+What a record or message is in its place is decided here, and named as an event; whether it may come there is the table's matter.
+A violation is only reported while the order is known: no bytes lost in either direction, and both seen.
+"""
+
+# cython: boundscheck=True
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+import cython
+import numpy as np
+import numpy.typing as npt
+
+from analyzer import limits
+from analyzer.model import Side
+from analyzer.tls import classify, hello, records
+from analyzer.tls.heartbeat import Beat, Heartbeats
+from analyzer.tls.records import Record
+from analyzer.tls.state import Ev, State, dense
+
+COMPILED = cython.compiled
+
+
+class Tls(IntEnum):
+    """State of a connection's TLS. _0 and _1 are directions, as in the flow table."""
+
+    SEEN = 0
+    """1 once a record came."""
+    STATE = 1
+    CLIENT = 2
+    """Direction of the client."""
+    ROLE = 3
+    """How CLIENT is known: 0 assumed, 1 from the SYN, 2 from a ServerHello, 3 from a ClientHello."""
+    PROTECTION_0 = 4
+    PROTECTION_1 = 5
+    CLOSING_0 = 6
+    CLOSING_1 = 7
+    NEED_0 = 8
+    """Handshake message in assembly: body bytes still to come."""
+    NEED_1 = 9
+    MESSAGE_HEAD_0 = 10
+    """Its header bytes so far, big-endian."""
+    MESSAGE_HEAD_1 = 11
+    MESSAGE_HEAD_BYTES_0 = 12
+    MESSAGE_HEAD_BYTES_1 = 13
+    MARK_0 = 14
+    """Sequence number after the last record of the direction that moved the handshake."""
+    MARK_1 = 15
+    CCS_0 = 16
+    CCS_1 = 17
+    DATA_0 = 18
+    """Application data records."""
+    DATA_1 = 19
+    RECORDS_0 = 20
+    RECORDS_1 = 21
+    VERSION = 22
+    """Negotiated; 0x0002 for SSL 2.0, 0 if unknown."""
+    CIPHER_SUITE = 23
+    CLIENT_FLAGS = 24
+    """hello flags; -1 without a ClientHello."""
+    SERVER_FLAGS = 25
+    CLIENT_HEARTBEAT = 26
+    SERVER_HEARTBEAT = 27
+    CLIENT_VERSION = 28
+    """legacy_version of the ClientHello."""
+    CLIENT_MAX = 29
+    RULES = 30
+    """classify.RULES of the suite."""
+    SESSION_ECHOED = 31
+    """1 where the ServerHello repeats the ClientHello's session id and it is not empty."""
+    CERTIFICATES_SENT = 32
+    """1 the server's Certificate was seen, 2 a non-empty one of the client."""
+    REQUESTED = 33
+    """1 after a CertificateRequest."""
+    ESTABLISHED = 34
+    RESUMED = 35
+    """0 unknown, 1 no, 2 session id, 3 ticket, 4 PSK."""
+    EARLY_CCS = 36
+    """1 after a ChangeCipherSpec out of order from the client, 2 from the server, 3 both."""
+    EVENTS = 37
+    UNORDERED = 38
+    """1 once bytes are missing or framing was lost: no more ordering verdicts."""
+    HELLO_PACKET = 39
+    """Packet that completed the first ClientHello."""
+    SERVER_HELLO_PACKET = 40
+    HELLO_NS = 41
+    FIRST_RECORD_VERSION = 42
+    VERSION_ODD = 43
+    """Bit per direction: a record version anomaly was reported."""
+    LAST_SEQ_0 = 44
+    """Sequence number after the direction's last record."""
+    LAST_SEQ_1 = 45
+    KX_SEEN = 46
+    """1 ServerKeyExchange was seen."""
+    ALERTS = 47
+    RETRIED = 48
+    FATAL = 49
+    """Description + 1 of a fatal alert in clear that ended the handshake."""
+    HELLOS = 50
+    OFFERED = 51
+    SUITES_HASH = 52
+    COMMON_HASH = 53
+    SERVER_LEGACY = 54
+    COMPRESSION = 55
+    GROUP = 56
+    RENEGOTIATIONS = 57
+    FIRST_TLS_PACKET = 58
+    SERVER_FLIGHT_NS = 59
+    CLIENT_FIRST_RECORD = 60
+    """Record version of the ClientHello's record."""
+    PAIRED_HELLOS = 61
+
+
+class Event(IntEnum):
+    """Columns of an event row."""
+
+    KIND = 0
+    CONNECTION = 1
+    """Slot of the connection; the pipeline puts its number."""
+    SIDE = 2
+    PACKET = 3
+    """Packet in which the record begins."""
+    LAST_PACKET = 4
+    TIME_NS = 5
+    STATE = 6
+    """State before the event."""
+    EV = 7
+    TYPE = 8
+    """Content type."""
+    VERSION = 9
+    LENGTH = 10
+    MESSAGE = 11
+    """Handshake type, or alert level << 8 | description."""
+    VALUE = 12
+    VALUE_2 = 13
+    POSITION = 14
+    NEGOTIATED = 15
+    """Version negotiated at that time."""
+
+
+class Kind(IntEnum):
+    """Kinds of events."""
+
+    VIOLATION = 1
+    """VALUE: bit 0 the side is protected, bit 1 the bytes were readable."""
+    ALERT = 2
+    LOW_RUN = 3
+    """VALUE: length of the run."""
+    TEXT = 4
+    """VALUE: entropy in millibits a byte; VALUE_2: printable bytes per mille."""
+    OVERSIZED = 5
+    """VALUE: the limit."""
+    EMPTY = 6
+    RECORD_VERSION = 7
+    """VALUE: what was expected."""
+    FRAMING_LOST = 8
+    MESSAGE = 9
+    """A handshake message, only where messages are asked for."""
+    CHANGE_CIPHER_SPEC = 10
+    """Likewise."""
+
+
+TLS_FIELDS: Final = len(Tls)
+EVENT_FIELDS: Final = len(Event)
+
+# fmt: off
+_T = cython.declare(cython.Py_ssize_t, len(Tls))
+_E = cython.declare(cython.Py_ssize_t, len(Event))
+_R = cython.declare(cython.Py_ssize_t, len(Record))
+_SEEN = cython.declare(cython.Py_ssize_t, int(Tls.SEEN))
+_STATE = cython.declare(cython.Py_ssize_t, int(Tls.STATE))
+_CLIENT = cython.declare(cython.Py_ssize_t, int(Tls.CLIENT))
+_ROLE = cython.declare(cython.Py_ssize_t, int(Tls.ROLE))
+_PROTECTION = cython.declare(cython.Py_ssize_t, int(Tls.PROTECTION_0))
+_CLOSING = cython.declare(cython.Py_ssize_t, int(Tls.CLOSING_0))
+_NEED = cython.declare(cython.Py_ssize_t, int(Tls.NEED_0))
+_HEAD = cython.declare(cython.Py_ssize_t, int(Tls.MESSAGE_HEAD_0))
+_HEAD_BYTES = cython.declare(cython.Py_ssize_t, int(Tls.MESSAGE_HEAD_BYTES_0))
+_MARK = cython.declare(cython.Py_ssize_t, int(Tls.MARK_0))
+_CCS = cython.declare(cython.Py_ssize_t, int(Tls.CCS_0))
+_DATA = cython.declare(cython.Py_ssize_t, int(Tls.DATA_0))
+_RECORDS = cython.declare(cython.Py_ssize_t, int(Tls.RECORDS_0))
+_VERSION = cython.declare(cython.Py_ssize_t, int(Tls.VERSION))
+_CLIENT_FLAGS = cython.declare(cython.Py_ssize_t, int(Tls.CLIENT_FLAGS))
+_SERVER_FLAGS = cython.declare(cython.Py_ssize_t, int(Tls.SERVER_FLAGS))
+_RULES = cython.declare(cython.Py_ssize_t, int(Tls.RULES))
+_SESSION_ECHOED = cython.declare(cython.Py_ssize_t, int(Tls.SESSION_ECHOED))
+_CERTIFICATES = cython.declare(cython.Py_ssize_t, int(Tls.CERTIFICATES_SENT))
+_REQUESTED = cython.declare(cython.Py_ssize_t, int(Tls.REQUESTED))
+_ESTABLISHED = cython.declare(cython.Py_ssize_t, int(Tls.ESTABLISHED))
+_RESUMED = cython.declare(cython.Py_ssize_t, int(Tls.RESUMED))
+_EARLY_CCS = cython.declare(cython.Py_ssize_t, int(Tls.EARLY_CCS))
+_EVENTS = cython.declare(cython.Py_ssize_t, int(Tls.EVENTS))
+_UNORDERED = cython.declare(cython.Py_ssize_t, int(Tls.UNORDERED))
+_HELLO_PACKET = cython.declare(cython.Py_ssize_t, int(Tls.HELLO_PACKET))
+_SERVER_HELLO_PACKET = cython.declare(cython.Py_ssize_t, int(Tls.SERVER_HELLO_PACKET))
+_HELLO_NS = cython.declare(cython.Py_ssize_t, int(Tls.HELLO_NS))
+_FIRST_RECORD_VERSION = cython.declare(cython.Py_ssize_t, int(Tls.FIRST_RECORD_VERSION))
+_VERSION_ODD = cython.declare(cython.Py_ssize_t, int(Tls.VERSION_ODD))
+_LAST_SEQ = cython.declare(cython.Py_ssize_t, int(Tls.LAST_SEQ_0))
+_KX_SEEN = cython.declare(cython.Py_ssize_t, int(Tls.KX_SEEN))
+_ALERTS = cython.declare(cython.Py_ssize_t, int(Tls.ALERTS))
+_FATAL = cython.declare(cython.Py_ssize_t, int(Tls.FATAL))
+_RENEGOTIATIONS = cython.declare(cython.Py_ssize_t, int(Tls.RENEGOTIATIONS))
+_FIRST_TLS_PACKET = cython.declare(cython.Py_ssize_t, int(Tls.FIRST_TLS_PACKET))
+_SERVER_FLIGHT_NS = cython.declare(cython.Py_ssize_t, int(Tls.SERVER_FLIGHT_NS))
+_CLIENT_FIRST_RECORD = cython.declare(cython.Py_ssize_t, int(Tls.CLIENT_FIRST_RECORD))
+
+_START = cython.declare(cython.int, int(State.START))
+_WAIT_SH = cython.declare(cython.int, int(State.WAIT_SH))
+_WAIT_SH_13 = cython.declare(cython.int, int(State.WAIT_SH_13))
+_WAIT_SH_0RTT = cython.declare(cython.int, int(State.WAIT_SH_0RTT))
+_N_SH = cython.declare(cython.int, int(State.N_SH))
+_A_TICKET = cython.declare(cython.int, int(State.A_TICKET))
+_A_SCCS = cython.declare(cython.int, int(State.A_SCCS))
+_A_SFIN = cython.declare(cython.int, int(State.A_SFIN))
+_C_KX = cython.declare(cython.int, int(State.C_KX))
+_C_FIN = cython.declare(cython.int, int(State.C_FIN))
+_S_TICKET = cython.declare(cython.int, int(State.S_TICKET))
+_EST = cython.declare(cython.int, int(State.EST))
+_R_CLIENT = cython.declare(cython.int, int(State.R_CLIENT))
+_T_HRR = cython.declare(cython.int, int(State.T_HRR))
+_T_WAIT2 = cython.declare(cython.int, int(State.T_WAIT2))
+_T_NEG = cython.declare(cython.int, int(State.T_NEG))
+_T_SERVER = cython.declare(cython.int, int(State.T_SERVER))
+_T_EST = cython.declare(cython.int, int(State.T_EST))
+_V_WAIT = cython.declare(cython.int, int(State.V_WAIT))
+_V_SH = cython.declare(cython.int, int(State.V_SH))
+_V_KEYED = cython.declare(cython.int, int(State.V_KEYED))
+_CLOSED = cython.declare(cython.int, int(State.CLOSED))
+_UNKNOWN = cython.declare(cython.int, int(State.UNKNOWN))
+_PLAIN = cython.declare(cython.int, int(State.PLAIN))
+_PROTECTED = cython.declare(cython.int, int(State.PROTECTED))
+_OPEN = cython.declare(cython.int, int(State.OPEN))
+
+_HELLO_REQUEST = cython.declare(cython.int, int(Ev.HELLO_REQUEST))
+_CLIENT_HELLO = cython.declare(cython.int, int(Ev.CLIENT_HELLO))
+_CLIENT_HELLO_13 = cython.declare(cython.int, int(Ev.CLIENT_HELLO_13))
+_CLIENT_HELLO_0RTT = cython.declare(cython.int, int(Ev.CLIENT_HELLO_0RTT))
+_CLIENT_HELLO_SSL2 = cython.declare(cython.int, int(Ev.CLIENT_HELLO_SSL2))
+_SERVER_HELLO = cython.declare(cython.int, int(Ev.SERVER_HELLO))
+_SERVER_HELLO_13 = cython.declare(cython.int, int(Ev.SERVER_HELLO_13))
+_HELLO_RETRY_REQUEST = cython.declare(cython.int, int(Ev.HELLO_RETRY_REQUEST))
+_SUPPLEMENTAL_DATA = cython.declare(cython.int, int(Ev.SUPPLEMENTAL_DATA))
+_CERTIFICATE = cython.declare(cython.int, int(Ev.CERTIFICATE))
+_CERTIFICATE_FORBIDDEN = cython.declare(cython.int, int(Ev.CERTIFICATE_FORBIDDEN))
+_CERTIFICATE_STATUS = cython.declare(cython.int, int(Ev.CERTIFICATE_STATUS))
+_CERTIFICATE_STATUS_FORBIDDEN = cython.declare(cython.int, int(Ev.CERTIFICATE_STATUS_FORBIDDEN))
+_SERVER_KEY_EXCHANGE = cython.declare(cython.int, int(Ev.SERVER_KEY_EXCHANGE))
+_SERVER_KEY_EXCHANGE_FORBIDDEN = cython.declare(cython.int, int(Ev.SERVER_KEY_EXCHANGE_FORBIDDEN))
+_CERTIFICATE_REQUEST = cython.declare(cython.int, int(Ev.CERTIFICATE_REQUEST))
+_CERTIFICATE_REQUEST_FORBIDDEN = cython.declare(cython.int, int(Ev.CERTIFICATE_REQUEST_FORBIDDEN))
+_SERVER_HELLO_DONE = cython.declare(cython.int, int(Ev.SERVER_HELLO_DONE))
+_SERVER_HELLO_DONE_NO_CERTIFICATE = cython.declare(cython.int, int(Ev.SERVER_HELLO_DONE_NO_CERTIFICATE))
+_SERVER_HELLO_DONE_NO_KEY_EXCHANGE = cython.declare(cython.int, int(Ev.SERVER_HELLO_DONE_NO_KEY_EXCHANGE))
+_CLIENT_KEY_EXCHANGE = cython.declare(cython.int, int(Ev.CLIENT_KEY_EXCHANGE))
+_CLIENT_KEY_EXCHANGE_NO_CERTIFICATE = cython.declare(cython.int, int(Ev.CLIENT_KEY_EXCHANGE_NO_CERTIFICATE))
+_CERTIFICATE_VERIFY = cython.declare(cython.int, int(Ev.CERTIFICATE_VERIFY))
+_CERTIFICATE_VERIFY_FORBIDDEN = cython.declare(cython.int, int(Ev.CERTIFICATE_VERIFY_FORBIDDEN))
+_NEW_SESSION_TICKET = cython.declare(cython.int, int(Ev.NEW_SESSION_TICKET))
+_NEW_SESSION_TICKET_FORBIDDEN = cython.declare(cython.int, int(Ev.NEW_SESSION_TICKET_FORBIDDEN))
+_FINISHED_CLEAR = cython.declare(cython.int, int(Ev.FINISHED_CLEAR))
+_HANDSHAKE_OTHER = cython.declare(cython.int, int(Ev.HANDSHAKE_OTHER))
+_EV_CCS = cython.declare(cython.int, int(Ev.CCS))
+_CCS_RESUMING = cython.declare(cython.int, int(Ev.CCS_RESUMING))
+_CCS_UNSEEN = cython.declare(cython.int, int(Ev.CCS_UNSEEN))
+_CCS_REPEATED = cython.declare(cython.int, int(Ev.CCS_REPEATED))
+_CCS_NO_VERIFY = cython.declare(cython.int, int(Ev.CCS_NO_VERIFY))
+_ENC_HANDSHAKE = cython.declare(cython.int, int(Ev.ENC_HANDSHAKE))
+_ENC_CCS = cython.declare(cython.int, int(Ev.ENC_CCS))
+_ENC_ALERT = cython.declare(cython.int, int(Ev.ENC_ALERT))
+_ENC_HEARTBEAT = cython.declare(cython.int, int(Ev.ENC_HEARTBEAT))
+_APP = cython.declare(cython.int, int(Ev.APP))
+_APP_EARLY = cython.declare(cython.int, int(Ev.APP_EARLY))
+_APP_CLEAR = cython.declare(cython.int, int(Ev.APP_CLEAR))
+_CLEAR_HANDSHAKE = cython.declare(cython.int, int(Ev.CLEAR_HANDSHAKE))
+_CLEAR_ALERT = cython.declare(cython.int, int(Ev.CLEAR_ALERT))
+_CLEAR_HEARTBEAT_13 = cython.declare(cython.int, int(Ev.CLEAR_HEARTBEAT_13))
+_ALERT_WARNING = cython.declare(cython.int, int(Ev.ALERT_WARNING))
+_ALERT_FATAL = cython.declare(cython.int, int(Ev.ALERT_FATAL))
+_HEARTBEAT = cython.declare(cython.int, int(Ev.HEARTBEAT))
+_SSL2_SERVER_HELLO = cython.declare(cython.int, int(Ev.SSL2_SERVER_HELLO))
+_SSL2_SERVER_HELLO_HIT = cython.declare(cython.int, int(Ev.SSL2_SERVER_HELLO_HIT))
+_SSL2_MASTER_KEY = cython.declare(cython.int, int(Ev.SSL2_MASTER_KEY))
+_SSL2_ERROR = cython.declare(cython.int, int(Ev.SSL2_ERROR))
+_SSL2_OTHER = cython.declare(cython.int, int(Ev.SSL2_OTHER))
+_EV_GAP = cython.declare(cython.int, int(Ev.GAP))
+_JOINED_LATE = cython.declare(cython.int, int(Ev.JOINED_LATE))
+_CLOSE_NOTIFY = cython.declare(cython.int, int(Ev.CLOSE_NOTIFY))
+_EV_FATAL = cython.declare(cython.int, int(Ev.FATAL))
+_EV_DATA = cython.declare(cython.int, int(Ev.DATA))
+
+_N_EV = cython.declare(cython.Py_ssize_t, len(Ev))
+_MAX_EVENTS = cython.declare(cython.longlong, limits.EVENTS_PER_CONNECTION)
+_HELLO_LIMIT = cython.declare(cython.longlong, limits.HELLO_BYTES)
+
+_K_VIOLATION = cython.declare(cython.int, int(Kind.VIOLATION))
+_K_ALERT = cython.declare(cython.int, int(Kind.ALERT))
+_K_LOW_RUN = cython.declare(cython.int, int(Kind.LOW_RUN))
+_K_TEXT = cython.declare(cython.int, int(Kind.TEXT))
+_K_OVERSIZED = cython.declare(cython.int, int(Kind.OVERSIZED))
+_K_EMPTY = cython.declare(cython.int, int(Kind.EMPTY))
+_K_RECORD_VERSION = cython.declare(cython.int, int(Kind.RECORD_VERSION))
+_K_FRAMING_LOST = cython.declare(cython.int, int(Kind.FRAMING_LOST))
+_K_MESSAGE = cython.declare(cython.int, int(Kind.MESSAGE))
+_K_CCS = cython.declare(cython.int, int(Kind.CHANGE_CIPHER_SPEC))
+
+_FIRST = cython.declare(cython.int, records.FIRST)
+_GAP = cython.declare(cython.int, records.GAP)
+_LOSS = cython.declare(cython.int, records.LOSS)
+_LOW_RUN = cython.declare(cython.int, records.LOW_RUN)
+_TEXT = cython.declare(cython.int, records.TEXT)
+_RESYNC = cython.declare(cython.int, records.RESYNC)
+_SSL2 = cython.declare(cython.int, records.SSL2)
+
+_SENT_CERTIFICATE = cython.declare(cython.int, classify.CERTIFICATE_REQUIRED)
+_NO_CERTIFICATE = cython.declare(cython.int, classify.CERTIFICATE_FORBIDDEN)
+_NEEDS_KX = cython.declare(cython.int, classify.KEY_EXCHANGE_REQUIRED)
+_NO_KX = cython.declare(cython.int, classify.KEY_EXCHANGE_FORBIDDEN)
+_NO_REQUEST = cython.declare(cython.int, classify.REQUEST_FORBIDDEN)
+_CLEAR_SUITE = cython.declare(cython.int, classify.CLEAR)
+_F_EARLY = cython.declare(cython.longlong, hello.EARLY_DATA)
+_F_TICKET = cython.declare(cython.longlong, hello.TICKET)
+_F_TICKET_FILLED = cython.declare(cython.longlong, hello.TICKET_FILLED)
+_F_STATUS = cython.declare(cython.longlong, hello.STATUS)
+# fmt: on
+
+
+@cython.cfunc
+@cython.inline
+@cython.returns(cython.bint)
+@cython.exceptval(check=False)
+@cython.locals(kind=cython.longlong)
+def _known_message(kind):  # type: ignore[no-untyped-def]
+    """A handshake type that stands in the registry."""
+    return (
+        kind <= 6 or kind == 8 or (kind >= 11 and kind <= 16) or (kind >= 20 and kind <= 26) or kind == 67 or kind == 203 or kind == 254
+    )
+
+
+@cython.cfunc
+@cython.returns(cython.int)
+@cython.exceptval(-1, check=True)
+@cython.locals(
+    ts=cython.longlong[::1], rows=cython.longlong[::1], out=cython.longlong[::1], count=cython.longlong[::1], b=cython.Py_ssize_t,
+    r=cython.Py_ssize_t, kind=cython.int, side=cython.int, state=cython.longlong, ev=cython.int, message=cython.longlong,
+    value=cython.longlong, value2=cython.longlong, o=cython.Py_ssize_t,
+)  # fmt: skip
+def _note(ts, rows, out, count, b, r, kind, side, state, ev, message, value, value2):  # type: ignore[no-untyped-def]
+    """Append an event row, unless the connection has had its share."""
+    ts[b + _EVENTS] += 1
+    if ts[b + _EVENTS] > _MAX_EVENTS:
+        return 0
+    o = count[0] * _E
+    count[0] += 1
+    out[o] = kind
+    out[o + 1] = rows[r] >> 1
+    out[o + 2] = side
+    out[o + 3] = rows[r + 1]
+    out[o + 4] = rows[r + 2]
+    out[o + 5] = rows[r + 12]
+    out[o + 6] = state
+    out[o + 7] = ev
+    out[o + 8] = rows[r + 3]
+    out[o + 9] = rows[r + 4]
+    out[o + 10] = rows[r + 5]
+    out[o + 11] = message
+    out[o + 12] = value
+    out[o + 13] = value2
+    out[o + 14] = rows[r + 6]
+    out[o + 15] = ts[b + _VERSION]
+    return 0
+
+
+@cython.cfunc
+@cython.returns(cython.int)
+@cython.exceptval(-1, check=True)
+@cython.locals(
+    ts=cython.longlong[::1], matrix=cython.schar[::1], rows=cython.longlong[::1], out=cython.longlong[::1],
+    count=cython.longlong[::1], b=cython.Py_ssize_t, r=cython.Py_ssize_t, d=cython.Py_ssize_t, ev=cython.int, message=cython.longlong,
+    state=cython.longlong, following=cython.longlong, side=cython.int, legal=cython.int, sync=cython.longlong,
+)  # fmt: skip
+def _step(ts, matrix, rows, out, count, b, r, d, ev, message):  # type: ignore[no-untyped-def]
+    """One event on the handshake and protection machines. Returns 1 where the table has it (or order is unknown)."""
+    side = 1
+    if ts[b + _CLIENT] == d:
+        side = 0
+    state = ts[b + _STATE]
+    following = matrix[(state * 2 + side) * _N_EV + ev]
+    legal = 1
+    if following < 0:
+        sync = rows[r + 15]
+        if ts[b + _UNORDERED] or sync & (4 | 8 | 16):
+            ts[b + _STATE] = _UNKNOWN
+        else:
+            legal = 0
+            _note(ts, rows, out, count, b, r, _K_VIOLATION, side, state, ev, message, ts[b + _PROTECTION + d] == _PROTECTED, 0)
+    elif following != state:
+        ts[b + _STATE] = following
+        ts[b + _MARK + d] = rows[r + 14]
+        if following == _EST:
+            ts[b + _ESTABLISHED] = 1
+            if state != _A_SCCS and ts[b + _RESUMED] == 0:
+                ts[b + _RESUMED] = 1
+        elif following == _T_EST:
+            ts[b + _ESTABLISHED] = 1
+        elif following == _R_CLIENT:
+            ts[b + _RENEGOTIATIONS] += 1
+    elif ev == _APP and side == 1 and state == _T_SERVER:
+        ts[b + _MARK + d] = rows[r + 14]  # the flight that the client must have seen goes on
+    if legal:
+        following = matrix[(ts[b + _PROTECTION + d] * 2 + side) * _N_EV + ev]
+        if following >= 0 and not (ts[b + _VERSION] == 0x0304 and ev == _EV_CCS):
+            # in TLS 1.3 the key change is not where ChangeCipherSpec is (RFC 8446 D.4)
+            if not (ev == _EV_CCS and (state == _WAIT_SH_13 or state == _WAIT_SH_0RTT or state == _T_HRR or state == _T_WAIT2)):
+                ts[b + _PROTECTION + d] = following
+    return legal
+
+
+@cython.cfunc
+@cython.inline
+@cython.returns(cython.bint)
+@cython.exceptval(check=False)
+@cython.locals(ack=cython.longlong, mark=cython.longlong, d=cython.longlong)
+def _seen(ack, mark):  # type: ignore[no-untyped-def]
+    """The acknowledgment number covers everything before `mark` (RFC 9293 3.4)."""
+    d = (ack - mark) & 0xFFFFFFFF
+    return d < 0x80000000
+
+
+@cython.cfunc
+@cython.returns(cython.int)
+@cython.exceptval(-1, check=True)
+@cython.locals(
+    ts=cython.longlong[::1], b=cython.Py_ssize_t, d=cython.Py_ssize_t, kind=cython.longlong, length=cython.longlong, rules=cython.longlong,
+)  # fmt: skip
+def _name_message(ts, b, d, kind, length):  # type: ignore[no-untyped-def]
+    """The event that a handshake message in clear is here; hellos are named where they are read."""
+    rules = ts[b + _RULES]
+    if kind == 0:
+        return _HELLO_REQUEST
+    if kind == 4:
+        if ts[b + _SERVER_FLAGS] >= 0 and not ts[b + _SERVER_FLAGS] & _F_TICKET:
+            return _NEW_SESSION_TICKET_FORBIDDEN
+        return _NEW_SESSION_TICKET
+    if kind == 11:
+        if ts[b + _CLIENT] == d:
+            if not ts[b + _REQUESTED]:
+                return _CERTIFICATE_FORBIDDEN
+            if length > 3:
+                ts[b + _CERTIFICATES] |= 2
+            ts[b + _CERTIFICATES] |= 4
+            return _CERTIFICATE
+        if rules & _NO_CERTIFICATE:
+            return _CERTIFICATE_FORBIDDEN
+        ts[b + _CERTIFICATES] |= 1
+        return _CERTIFICATE
+    if kind == 12:
+        ts[b + _KX_SEEN] = 1
+        if rules & _NO_KX:
+            return _SERVER_KEY_EXCHANGE_FORBIDDEN
+        return _SERVER_KEY_EXCHANGE
+    if kind == 13:
+        ts[b + _REQUESTED] = 1
+        if rules & _NO_REQUEST:
+            return _CERTIFICATE_REQUEST_FORBIDDEN
+        return _CERTIFICATE_REQUEST
+    if kind == 14:
+        if rules & _NEEDS_KX and not ts[b + _KX_SEEN]:
+            return _SERVER_HELLO_DONE_NO_KEY_EXCHANGE
+        if rules & _SENT_CERTIFICATE and not ts[b + _CERTIFICATES] & 1:
+            return _SERVER_HELLO_DONE_NO_CERTIFICATE
+        return _SERVER_HELLO_DONE
+    if kind == 15:
+        if ts[b + _CERTIFICATES] & 2:
+            return _CERTIFICATE_VERIFY
+        return _CERTIFICATE_VERIFY_FORBIDDEN
+    if kind == 16:
+        # SSL 3.0 refuses with a warning instead of an empty Certificate (RFC 6101 5.6.6)
+        if ts[b + _REQUESTED] and not ts[b + _CERTIFICATES] & 4 and ts[b + _VERSION] > 0x0300:
+            return _CLIENT_KEY_EXCHANGE_NO_CERTIFICATE
+        return _CLIENT_KEY_EXCHANGE
+    if kind == 20:
+        return _FINISHED_CLEAR
+    if kind == 22:
+        if ts[b + _CLIENT_FLAGS] >= 0 and not ts[b + _CLIENT_FLAGS] & _F_STATUS:
+            return _CERTIFICATE_STATUS_FORBIDDEN
+        return _CERTIFICATE_STATUS
+    if kind == 23:
+        return _SUPPLEMENTAL_DATA
+    return _HANDSHAKE_OTHER
+
+
+@cython.locals(
+    buf=cython.uchar[::1], rows=cython.longlong[::1], ts=cython.longlong[::1], matrix=cython.schar[::1], out=cython.longlong[::1],
+    count=cython.longlong[::1], syn=cython.longlong[::1], syn_step=cython.Py_ssize_t, syn_at=cython.Py_ssize_t,
+    n=cython.Py_ssize_t, index=cython.Py_ssize_t, r=cython.Py_ssize_t, f=cython.Py_ssize_t, d=cython.Py_ssize_t, b=cython.Py_ssize_t,
+    kind=cython.longlong, flags=cython.int, length=cython.longlong, version=cython.longlong, sync=cython.longlong, state=cython.longlong,
+    i=cython.longlong, end=cython.longlong, m=cython.longlong, ev=cython.int, side=cython.int, protected=cython.bint, clear=cython.bint,
+    message=cython.longlong, size=cython.longlong, limit=cython.longlong, expected=cython.longlong, body=cython.longlong,
+    body_bytes=cython.longlong, tls13=cython.bint, key=cython.longlong, room=cython.longlong, following=cython.longlong,
+    want=cython.bint, first=cython.longlong, second=cython.longlong,
+)  # fmt: skip
+def _track(buf, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, want, pending, owner):  # type: ignore[no-untyped-def]
+    """Follow record rows from `begin` on while there is room for events; returns the first row not followed."""
+    n = rows.shape[0] // _R
+    room = out.shape[0] // _E
+    for index in range(begin, n):
+        r = index * _R
+        if count[0] + rows[r + 8] + 8 > room and count[0] > 0:
+            return index
+        f = rows[r] >> 1
+        d = rows[r] & 1
+        b = f * _T
+        kind = rows[r + 3]
+        version = rows[r + 4]
+        length = rows[r + 5]
+        flags = rows[r + 9]
+        sync = rows[r + 15]
+        i = rows[r + 7]
+        if not ts[b + _SEEN]:
+            ts[b + _SEEN] = 1
+            ts[b + _FIRST_TLS_PACKET] = rows[r + 1]
+            ts[b + _PROTECTION] = _PLAIN
+            ts[b + _PROTECTION + 1] = _PLAIN
+            ts[b + _CLOSING] = _OPEN
+            ts[b + _CLOSING + 1] = _OPEN
+            ts[b + _CLIENT_FLAGS] = -1
+            ts[b + _SERVER_FLAGS] = -1
+            ts[b + _CLIENT] = 0
+            if syn[f * syn_step + syn_at] != 0:
+                ts[b + _ROLE] = 1
+            first = -1
+            if rows[r + 8] > 0 and flags & _FIRST:
+                first = buf[i]
+            if (kind == 22 or kind == _SSL2 + 1) and first == 1:
+                ts[b + _CLIENT] = d
+                ts[b + _ROLE] = 3
+            elif kind == 22 and first == 2 and ts[b + _ROLE] == 0:
+                ts[b + _CLIENT] = 1 - d
+                ts[b + _ROLE] = 2
+            elif ts[b + _ROLE] == 0 and kind == 23 and d == 0:
+                ts[b + _CLIENT] = 0
+            if sync & 16 or sync & 12 or (sync & 3 != 3 and first != 1) or flags & _RESYNC:
+                ts[b + _STATE] = _UNKNOWN
+                if first != 1 or sync & 16:
+                    ts[b + _UNORDERED] = 1
+        if flags & _LOW_RUN or flags & _TEXT:
+            # what should be ciphertext: application data after keys changed, or any in TLS 1.3
+            if not ts[b + _RULES] & _CLEAR_SUITE and (ts[b + _PROTECTION + d] == _PROTECTED or ts[b + _STATE] == _UNKNOWN):
+                side = 1 if ts[b + _CLIENT] != d else 0
+                if flags & _LOW_RUN:
+                    _note(ts, rows, out, count, b, r, _K_LOW_RUN, side, ts[b + _STATE], 0, 0, rows[r + 16], 0)
+                else:
+                    _note(ts, rows, out, count, b, r, _K_TEXT, side, ts[b + _STATE], 0, 0, rows[r + 16], rows[r + 17])
+            continue
+        if flags & (_GAP | _RESYNC):
+            ts[b + _UNORDERED] = 1
+            ts[b + _NEED + d] = 0
+            ts[b + _HEAD_BYTES + d] = 0
+            ts[b + _HEAD + d] = 0
+            if pending:
+                _drop(pending, owner, f * 2 + d)
+            _step(ts, matrix, rows, out, count, b, r, d, _EV_GAP, 0)
+            if not flags & _FIRST:
+                continue
+        side = 1
+        if ts[b + _CLIENT] == d:
+            side = 0
+        if flags & _LOSS:
+            _note(ts, rows, out, count, b, r, _K_FRAMING_LOST, side, ts[b + _STATE], 0, 0, ts[b + _PROTECTION + d] == _PROTECTED, 0)
+            ts[b + _UNORDERED] = 1
+            ts[b + _NEED + d] = 0
+            ts[b + _HEAD_BYTES + d] = 0
+            _step(ts, matrix, rows, out, count, b, r, d, _EV_GAP, 0)
+            continue
+        if kind == 23 and not flags & _FIRST:
+            continue
+        state = ts[b + _STATE]
+        protected = ts[b + _PROTECTION + d] == _PROTECTED
+        tls13 = ts[b + _VERSION] == 0x0304
+        if kind & _SSL2:
+            if not flags & _FIRST:
+                continue
+            _ssl2(buf, rows, ts, matrix, out, count, r, f, d, owner)
+            continue
+        if flags & _FIRST:
+            ts[b + _RECORDS + d] += 1
+            ts[b + _LAST_SEQ + d] = rows[r + 14]
+            # record layer: versions, lengths (RFC 8446 5.1, 5.2; RFC 5246 6.2)
+            if not ts[b + _VERSION_ODD] & (1 << d):
+                expected = 0
+                if ts[b + _VERSION] >= 0x0300:
+                    expected = 0x0303 if tls13 else ts[b + _VERSION]
+                    if (tls13 and version <= 0x0303 and not protected) or ts[b + _SERVER_HELLO_PACKET] >= rows[r + 1]:
+                        expected = version
+                    if side == 0 and ts[b + _RECORDS + d] <= 1:
+                        expected = version
+                elif version > 0x0304:
+                    expected = 0x0303
+                if expected != 0 and version != expected:
+                    ts[b + _VERSION_ODD] |= 1 << d
+                    _note(ts, rows, out, count, b, r, _K_RECORD_VERSION, side, state, 0, 0, expected, 0)
+            limit = 16384
+            if protected or kind == 23:
+                limit = 16384 + 256 if tls13 else 16384 + 2048
+            if length > limit:
+                _note(ts, rows, out, count, b, r, _K_OVERSIZED, side, state, 0, 0, limit, 0)
+            elif length == 0:
+                if kind != 23 or (protected and not ts[b + _RULES] & _CLEAR_SUITE):
+                    _note(ts, rows, out, count, b, r, _K_EMPTY, side, state, 0, 0, protected, 0)
+                if kind != 23:
+                    continue
+        if ts[b + _CLOSING + d] != _OPEN or kind != 21:
+            following = matrix[(ts[b + _CLOSING + d] * 2 + side) * _N_EV + _EV_DATA]
+            if following < 0 and kind != 21 and flags & _FIRST:
+                if not ts[b + _UNORDERED]:
+                    _note(ts, rows, out, count, b, r, _K_VIOLATION, side, ts[b + _CLOSING + d], _EV_DATA, 0, protected, 0)
+        if kind == 23:
+            ts[b + _DATA + d] += 1
+            ev = _APP
+            if tls13:
+                if side == 0 and not protected and ts[b + _CLIENT_FLAGS] > 0 and ts[b + _CLIENT_FLAGS] & _F_EARLY:
+                    if state == _T_NEG or not _seen(rows[r + 13], ts[b + _MARK + 1 - d]):
+                        ev = _APP_EARLY
+            elif not protected:
+                ev = _APP_CLEAR
+                if state == _UNKNOWN:
+                    ev = _APP
+                elif side == 0 and ts[b + _CLIENT_FLAGS] > 0 and ts[b + _CLIENT_FLAGS] & _F_EARLY:
+                    if state == _WAIT_SH_0RTT or ((state == _T_HRR or state == _N_SH) and not _seen(rows[r + 13], ts[b + _MARK + 1 - d])):
+                        ev = _APP_EARLY
+                elif ts[b + _EARLY_CCS]:
+                    ev = _APP
+            _step(ts, matrix, rows, out, count, b, r, d, ev, 0)
+        elif kind == 22:
+            end = i + rows[r + 8]
+            if flags & _FIRST and ts[b + _NEED + d] == 0 and ts[b + _HEAD_BYTES + d] == 0:
+                clear = not protected
+                if rows[r + 8] >= 4:
+                    message = buf[i]
+                    size = (buf[i + 1] << 16) | (buf[i + 2] << 8) | buf[i + 3]
+                    if protected:
+                        # TLS 1.3 has no outer type 22 under keys; before, its body must not read as a message of just its length
+                        if tls13 or (_known_message(message) and size + 4 == length and not ts[b + _RULES] & _CLEAR_SUITE):
+                            _step(ts, matrix, rows, out, count, b, r, d, _CLEAR_HANDSHAKE, message)
+                            continue
+                    elif (state == _UNKNOWN or ts[b + _EARLY_CCS]) and (not _known_message(message) or size > 0x20000):
+                        clear = False
+                if not clear:
+                    _step(ts, matrix, rows, out, count, b, r, d, _ENC_HANDSHAKE, 0)
+                    continue
+                if side == 1 and ts[b + _HELLO_PACKET] == 0 and rows[r + 8] > 0 and buf[i] == 1:
+                    # the ClientHello says who the client is
+                    ts[b + _CLIENT] = d
+                    ts[b + _ROLE] = 3
+                    side = 0
+            elif protected and ts[b + _NEED + d] == 0 and ts[b + _HEAD_BYTES + d] == 0:
+                continue
+            elif not flags & _FIRST and protected and ts[b + _NEED + d] == 0:
+                continue
+            while i < end:
+                if ts[b + _HEAD_BYTES + d] < 4:
+                    ts[b + _HEAD + d] = (ts[b + _HEAD + d] << 8) | buf[i]
+                    ts[b + _HEAD_BYTES + d] += 1
+                    i += 1
+                    if ts[b + _HEAD_BYTES + d] < 4:
+                        continue
+                    ts[b + _NEED + d] = ts[b + _HEAD + d] & 0xFFFFFF
+                    if state == _UNKNOWN and not _known_message(ts[b + _HEAD + d] >> 24):
+                        # bytes of something whose beginning was not seen
+                        ts[b + _NEED + d] = 0
+                        ts[b + _HEAD_BYTES + d] = 0
+                        ts[b + _HEAD + d] = 0
+                        break
+                    if ts[b + _NEED + d] > 0 and i < end:
+                        continue
+                    if ts[b + _NEED + d] > 0:
+                        break
+                message = ts[b + _HEAD + d] >> 24
+                size = ts[b + _HEAD + d] & 0xFFFFFF
+                m = end - i
+                if m > ts[b + _NEED + d]:
+                    m = ts[b + _NEED + d]
+                key = f * 2 + d
+                if message == 1 or message == 2 or want:
+                    if m < size and size <= _HELLO_LIMIT:
+                        # in pieces: kept until it is whole
+                        _keep(pending, owner, key, buf, i, m)
+                ts[b + _NEED + d] -= m
+                i += m
+                if ts[b + _NEED + d] > 0:
+                    break
+                ts[b + _HEAD_BYTES + d] = 0
+                ts[b + _HEAD + d] = 0
+                if message == 1 or message == 2:
+                    ev = owner.read_hello(f, d, message, buf, pending.pop(key, None), i - m, m, size, rows[r + 2], rows[r + 12], version)
+                else:
+                    ev = _name_message(ts, b, d, message, size)
+                if want:
+                    if message != 1 and message != 2:
+                        owner.keep_body(pending.pop(key, None), buf, i - m, m, size)
+                    _note(ts, rows, out, count, b, r, _K_MESSAGE, 1 if ts[b + _CLIENT] != d else 0, state, ev, message, size, 0)
+                    ts[b + _EVENTS] -= 1
+                _step(ts, matrix, rows, out, count, b, r, d, ev, message)
+                if ev == _NEW_SESSION_TICKET and ts[b + _STATE] == _A_TICKET:
+                    ts[b + _RESUMED] = 3
+                state = ts[b + _STATE]
+        elif kind == 20:
+            if want:
+                _note(ts, rows, out, count, b, r, _K_CCS, side, state, 0, 0, 0, 0)
+                ts[b + _EVENTS] -= 1
+            ts[b + _CCS + d] += 1
+            if protected and not tls13:
+                ev = _ENC_CCS
+            elif ts[b + _CCS + d] > 1 and not ts[b + _EARLY_CCS] & (1 << side):
+                ev = _CCS_REPEATED
+            else:
+                ev = _EV_CCS
+                if not tls13:
+                    if side == 1:
+                        if state == _N_SH or state == _A_TICKET:
+                            if ts[b + _SESSION_ECHOED] or (ts[b + _CLIENT_FLAGS] > 0 and ts[b + _CLIENT_FLAGS] & _F_TICKET_FILLED):
+                                ev = _CCS_RESUMING
+                                if ts[b + _CLIENT_FLAGS] & _F_TICKET_FILLED:
+                                    ts[b + _RESUMED] = 3
+                                else:
+                                    ts[b + _RESUMED] = 2
+                        elif (state == _C_FIN or state == _S_TICKET) and not _seen(rows[r + 13], ts[b + _MARK + 1 - d]):
+                            ev = _CCS_UNSEEN
+                    elif state == _A_SFIN and not _seen(rows[r + 13], ts[b + _MARK + 1 - d]):
+                        ev = _CCS_UNSEEN
+                    elif state == _C_KX and ts[b + _CERTIFICATES] & 2:
+                        ev = _CCS_NO_VERIFY
+            if ev == _CCS_NO_VERIFY:
+                if _step(ts, matrix, rows, out, count, b, r, d, ev, 0) == 0:
+                    _step(ts, matrix, rows, out, count, b, r, d, _EV_CCS, 0)
+            elif _step(ts, matrix, rows, out, count, b, r, d, ev, 0) == 0 and ev != _ENC_CCS and ev != _CCS_REPEATED:
+                ts[b + _EARLY_CCS] |= 1 << side
+        elif kind == 21:
+            body = rows[r + 10]
+            body_bytes = rows[r + 11]
+            if length == 2 and body_bytes >= 2 and (not protected or (not ts[b + _RULES] & _CLEAR_SUITE)):
+                first = body >> (8 * (body_bytes - 1))
+                second = (body >> (8 * (body_bytes - 2))) & 0xFF
+                ts[b + _ALERTS] += 1
+                _note(ts, rows, out, count, b, r, _K_ALERT, side, state, 0, (first << 8) | second, protected, 0)
+                if protected:
+                    ev = _CLEAR_ALERT
+                elif first == 2:
+                    ev = _ALERT_FATAL
+                    if ts[b + _FATAL] == 0:
+                        ts[b + _FATAL] = second + 1
+                elif second == 0:
+                    ev = _ALERT_WARNING  # close_notify
+                else:
+                    ev = _ALERT_WARNING
+                _step(ts, matrix, rows, out, count, b, r, d, ev, (first << 8) | second)
+                if ev != _CLEAR_ALERT:
+                    following = _EV_FATAL if first == 2 else (_CLOSE_NOTIFY if second == 0 else -1)
+                    if following >= 0:
+                        following = matrix[(ts[b + _CLOSING + d] * 2 + side) * _N_EV + following]
+                        if following >= 0:
+                            ts[b + _CLOSING + d] = following
+            elif length > 2 and not (tls13 and protected):
+                _step(ts, matrix, rows, out, count, b, r, d, _ENC_ALERT, 0)
+            elif tls13 and protected:
+                _step(ts, matrix, rows, out, count, b, r, d, _CLEAR_ALERT, 0)
+        elif kind == 24:
+            owner.heartbeat(f, d, side, protected, tls13, rows[r + 1], rows[r + 2], rows[r + 12], length, rows[r + 10], rows[r + 11])
+            if protected and not tls13:
+                _step(ts, matrix, rows, out, count, b, r, d, _ENC_HEARTBEAT, 0)
+    return n
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=True)
+@cython.returns(cython.int)
+@cython.locals(buf=cython.uchar[::1], i=cython.longlong, m=cython.longlong, k=cython.longlong)
+def _keep(pending, owner, key, buf, i, m):  # type: ignore[no-untyped-def]
+    """Add buf[i:i+m] to the message that this direction is sending, while there is room for unfinished ones."""
+    if owner.kept + m > limits.HELLO_BYTES_ALL:
+        return 0
+    if key not in pending:
+        pending[key] = bytearray()
+    if m > 0:
+        pending[key] += memoryview(buf)[i : i + m]
+    owner.kept += m
+    return 0
+
+
+def _drop(pending: dict[int, bytearray], owner: Tracker, key: int) -> None:
+    gone = pending.pop(key, None)
+    if gone is not None:
+        owner.kept -= len(gone)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=True)
+@cython.returns(cython.int)
+@cython.locals(
+    buf=cython.uchar[::1], rows=cython.longlong[::1], ts=cython.longlong[::1], matrix=cython.schar[::1], out=cython.longlong[::1],
+    count=cython.longlong[::1], r=cython.Py_ssize_t, f=cython.Py_ssize_t, d=cython.Py_ssize_t, b=cython.Py_ssize_t, ev=cython.int,
+    kind=cython.longlong, i=cython.longlong, m=cython.longlong,
+)  # fmt: skip
+def _ssl2(buf, rows, ts, matrix, out, count, r, f, d, owner):  # type: ignore[no-untyped-def]
+    """A record in SSL 2.0 format: its hello, or the SSL 2.0 that follows."""
+    b = f * _T
+    kind = rows[r + 3] & 0xFF
+    i = rows[r + 7]
+    m = rows[r + 8]
+    if kind == 1 and ts[b + _STATE] != _V_KEYED:
+        if ts[b + _HELLO_PACKET] == 0:
+            ts[b + _CLIENT] = d
+            ts[b + _ROLE] = 3
+        ev = owner.read_hello(f, d, 1, buf, None, i + 1, m - 1, m - 1, rows[r + 2], rows[r + 12], 2)
+    elif ts[b + _STATE] == _V_KEYED:
+        ev = _SSL2_OTHER
+    elif kind == 4:
+        ev = _SSL2_SERVER_HELLO
+        if m >= 2 and buf[i + 1] != 0:
+            ev = _SSL2_SERVER_HELLO_HIT
+        ts[b + _VERSION] = 2
+        if ts[b + _SERVER_HELLO_PACKET] == 0:
+            ts[b + _SERVER_HELLO_PACKET] = rows[r + 2]
+    elif kind == 2:
+        ev = _SSL2_MASTER_KEY
+    elif kind == 0:
+        ev = _SSL2_ERROR
+    else:
+        ev = _SSL2_OTHER
+    _step(ts, matrix, rows, out, count, b, r, d, ev, kind)
+    return 0
+
+
+class Tracker:
+    """Follows the TLS of all open connections.
+
+    Attributes:
+        state: int64[slots, Tls].
+        client: Slot -> facts of the first ClientHello.
+        server: Slot -> facts of the first ServerHello (a HelloRetryRequest only until the ServerHello).
+        beats: Heartbeat rows since the last take().
+        bodies: Message bodies, aligned with the MESSAGE events, only where messages are asked for.
+    """
+
+    def __init__(self, *, messages: bool = False) -> None:
+        self.state: npt.NDArray[np.int64] = np.zeros((0, TLS_FIELDS), dtype=np.int64)
+        self.client: dict[int, hello.ClientFacts] = {}
+        self.server: dict[int, hello.ServerFacts] = {}
+        self.beats: list[Beat] = []
+        self.bodies: list[bytes] = []
+        self.kept = 0
+        self._messages = messages
+        self._pending: dict[int, bytearray] = {}
+        self._heartbeats: dict[int, Heartbeats] = {}
+        self._matrix = dense()
+        self._out: npt.NDArray[np.int64] = np.empty((limits.RECORD_ROWS // 2, EVENT_FIELDS), dtype=np.int64)
+        self._count: npt.NDArray[np.int64] = np.zeros(1, dtype=np.int64)
+
+    def reserve(self, capacity: int) -> None:
+        """Have state for the flow table's slots."""
+        if len(self.state) < capacity:
+            state = np.zeros((capacity, TLS_FIELDS), dtype=np.int64)
+            state[: len(self.state)] = self.state
+            self.state = state
+
+    def begin(self, slots: npt.NDArray[np.int64]) -> None:
+        """Fresh state for connections that begin."""
+        self.state[slots] = 0
+
+    def track(
+        self, buffer: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], flow_fields: npt.NDArray[np.int64], syn_column: int, begin: int = 0
+    ) -> tuple[int, npt.NDArray[np.int64]]:
+        """Follow record rows from `begin` on.
+
+        Args:
+            buffer: The block's buffer.
+            rows: int64[n, Record].
+            flow_fields: The flow table's fields.
+            syn_column: Where in them the originator's SYN stands.
+            begin: First row to follow.
+
+        Returns:
+            The first row that was not followed, and int64[n, Event] (a copy).
+        """
+        self._count[0] = 0
+        reached = _track(
+            memoryview(buffer),
+            memoryview(rows).cast("B").cast("q"),
+            memoryview(self.state).cast("B").cast("q"),
+            memoryview(self._matrix).cast("B").cast("b"),
+            memoryview(self._out).cast("B").cast("q"),
+            memoryview(self._count),
+            memoryview(flow_fields).cast("B").cast("q"),
+            flow_fields.shape[1],
+            syn_column,
+            begin,
+            self._messages,
+            self._pending,
+            self,
+        )
+        return int(reached), self._out[: int(self._count[0])].copy()
+
+    def keep_body(self, whole: bytearray | None, buf: memoryview, at: int, size: int, full: int) -> None:
+        """Keep a message's body for the messages table."""
+        self.bodies.append(self._body(whole, buf, at, size))
+
+    def _body(self, whole: bytearray | None, buf: memoryview, at: int, size: int) -> bytearray:
+        if whole is not None:
+            self.kept -= len(whole)
+            return whole
+        return bytearray(memoryview(buf)[at : at + size])
+
+    def read_hello(
+        self, slot: int, direction: int, message: int, buf: memoryview, whole: bytearray | None, at: int, size: int, full: int, packet: int,
+        time_ns: int, record_version: int,
+    ) -> int:  # fmt: skip
+        """Read a hello into the connection's state and name its event."""
+        body = self._body(whole, buf, at, size)
+        if self._messages:
+            self.bodies.append(bytes(body))
+        state = self.state[slot]
+        if message == 1:
+            return self._client_hello(slot, state, direction, body, packet, time_ns, record_version)
+        facts = hello.server_hello(body)
+        retry = bool(facts.flags & hello.RETRY)
+        if state[Tls.CLIENT] == direction:
+            return int(Ev.SERVER_HELLO)
+        if retry:
+            state[Tls.RETRIED] += 1
+        if state[Tls.SERVER_FLAGS] >= 0:
+            return int(Ev.HELLO_RETRY_REQUEST if retry else Ev.SERVER_HELLO_13 if facts.version == 0x0304 else Ev.SERVER_HELLO)
+        if retry:
+            self.server.setdefault(slot, facts)
+            return int(Ev.HELLO_RETRY_REQUEST)
+        self.server[slot] = facts
+        state[Tls.SERVER_FLAGS] = facts.flags
+        state[Tls.SERVER_HEARTBEAT] = facts.heartbeat
+        state[Tls.VERSION] = facts.version
+        state[Tls.SERVER_LEGACY] = facts.legacy_version
+        state[Tls.CIPHER_SUITE] = facts.cipher_suite
+        state[Tls.COMPRESSION] = facts.compression
+        state[Tls.GROUP] = facts.group
+        state[Tls.RULES] = classify.RULES[facts.cipher_suite] if facts.version != 0x0304 else 0
+        state[Tls.SERVER_HELLO_PACKET] = packet
+        state[Tls.SERVER_FLIGHT_NS] = time_ns
+        client = self.client.get(slot)
+        if client is not None and client.session_id and client.session_id == facts.session_id:
+            state[Tls.SESSION_ECHOED] = 1
+        if facts.version == 0x0304:
+            state[Tls.RESUMED] = 4 if facts.flags & hello.PSK else 1
+            return int(Ev.SERVER_HELLO_13)
+        return int(Ev.SERVER_HELLO)
+
+    def _client_hello(
+        self, slot: int, state: npt.NDArray[np.int64], direction: int, body: bytearray, packet: int, time_ns: int, record_version: int
+    ) -> int:
+        facts = hello.ssl2_client_hello(body) if record_version == 2 else hello.client_hello(body)
+        if slot not in self.client and (state[Tls.CLIENT] == direction or state[Tls.HELLO_PACKET] == 0):
+            self.client[slot] = facts
+            state[Tls.CLIENT_FLAGS] = facts.flags
+            state[Tls.CLIENT_HEARTBEAT] = facts.heartbeat
+            state[Tls.CLIENT_VERSION] = facts.legacy_version
+            state[Tls.CLIENT_MAX] = facts.max_version
+            state[Tls.OFFERED] = facts.offered
+            state[Tls.SUITES_HASH] = facts.suites_hash
+            state[Tls.COMMON_HASH] = facts.common_hash
+            state[Tls.HELLO_PACKET] = packet
+            state[Tls.HELLO_NS] = time_ns
+            state[Tls.CLIENT_FIRST_RECORD] = record_version
+        state[Tls.HELLOS] += 1
+        if facts.flags & hello.SSL2_FORMAT:
+            return int(Ev.CLIENT_HELLO_SSL2 if facts.legacy_version == 2 else Ev.CLIENT_HELLO)
+        if facts.max_version >= 0x0304 and facts.flags & hello.SUPPORTED_VERSIONS:
+            return int(Ev.CLIENT_HELLO_0RTT if facts.flags & hello.EARLY_DATA else Ev.CLIENT_HELLO_13)
+        return int(Ev.CLIENT_HELLO)
+
+    def heartbeat(
+        self, slot: int, direction: int, side: int, protected: bool, tls13: bool, packet: int, last_packet: int, time_ns: int, length: int,
+        body: int, body_bytes: int,
+    ) -> None:  # fmt: skip
+        """Pair a heartbeat record and keep its row."""
+        machine = self._heartbeats.get(slot)
+        if machine is None:
+            machine = self._heartbeats[slot] = Heartbeats()
+        state = self.state[slot]
+        sender = Side(side)
+        clear = not protected or tls13 or bool(state[Tls.RULES] & classify.CLEAR)
+        if not clear and state[Tls.EARLY_CCS] and body_bytes >= 3:
+            # a bogus ChangeCipherSpec may be there to blind the observer (catalogue HB15)
+            kind, said = body >> 8 * (body_bytes - 1), (body >> 8 * (body_bytes - 3)) & 0xFFFF
+            clear = kind in (1, 2) and said + 3 > length
+        role, payload_length, outstanding, expected, asked, answered = machine.record(
+            sender, clear=clear, length=length, body=body, body_bytes=body_bytes, packet=packet
+        )
+        if machine.rows > limits.EVENTS_PER_CONNECTION:
+            return
+        seen_client, seen_server = state[Tls.CLIENT_FLAGS] >= 0, state[Tls.SERVER_FLAGS] >= 0
+        self.beats.append(
+            Beat(
+                connection=slot,
+                side=sender,
+                packet=packet,
+                last_packet=last_packet,
+                time_ns=time_ns,
+                clear=clear,
+                role=role,
+                length=length,
+                payload_length=payload_length,
+                version=int(state[Tls.VERSION]),
+                state=int(state[Tls.STATE]),
+                cipher_suite=int(state[Tls.CIPHER_SUITE]),
+                encrypt_then_mac=seen_server and bool(state[Tls.SERVER_FLAGS] & hello.ENCRYPT_THEN_MAC),
+                client_mode=int(state[Tls.CLIENT_HEARTBEAT]) if seen_client else -1,
+                server_mode=int(state[Tls.SERVER_HEARTBEAT]) if seen_server else -1,
+                after_data=bool(state[Tls.DATA_0] or state[Tls.DATA_1]),
+                outstanding=outstanding,
+                expected=expected,
+                request_packet=asked.packet if asked else 0,
+                request_length=asked.length if asked else 0,
+                request_payload_length=asked.payload_length if asked else -1,
+                answered_bytes=answered,
+                body=body,
+                body_bytes=body_bytes,
+                early_ccs=bool(state[Tls.EARLY_CCS]),
+            )
+        )
+
+    def retire(self, slots: npt.NDArray[np.int32]) -> None:
+        """Forget connections whose rows have been read."""
+        for slot in slots.tolist():
+            self.client.pop(slot, None)
+            self.server.pop(slot, None)
+            self._heartbeats.pop(slot, None)
+            if self._pending:
+                for direction in (0, 1):
+                    _drop(self._pending, self, 2 * slot + direction)
