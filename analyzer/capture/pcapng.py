@@ -30,8 +30,8 @@ VERSIONS: Final = ((1, 0), (1, 2))
 """1.2 was written by some programs and is 1.0 in all but the number (draft-ietf-opsawg-pcapng-02 4.1)."""
 
 MAX_DESCRIPTIONS: Final = 1 << 18
-"""Sections and interfaces that a capture may describe: more than any concatenation of files has, and a file with
-nothing else still ends after seconds."""
+"""Sections and interfaces that a capture may describe: more than any concatenation of files has, while a file
+of nothing else still ends after seconds."""
 
 MAX_DISAGREEMENTS: Final = 16
 """Blocks whose two lengths differ that are passed over; a file with more of them is not what it seems."""

@@ -56,13 +56,16 @@ class GzipBytes:
         while not self._ended:
             if not self._packed:
                 self._packed = self._stored.read(CHUNK_BYTES)
-            if not self._packed:
-                self._end(_CUT)
-            elif self._inside or self._begin_member():
-                unpacked = self._unpack(len(view))
+            at_end = not self._packed
+            if self._inside or self._begin_member():
+                unpacked = self._unpack(
+                    len(view)
+                )  # at the end, too: zlib may hold some that had no room before
                 if unpacked:
                     view[: len(unpacked)] = unpacked
                     return len(unpacked)
+            if at_end:
+                self._end(_CUT)
         return 0
 
     def _begin_member(self) -> bool:
