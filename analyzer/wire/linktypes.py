@@ -86,14 +86,14 @@ SUPPORTED: Final = frozenset(
 
 
 def name_of(linktype: int) -> str:
-    """The number with its name, for messages.
+    """The name of a link type, for messages.
 
     >>> name_of(127)
-    '127 (IEEE802_11_RADIOTAP)'
+    'IEEE802_11_RADIOTAP'
     >>> name_of(4000)
-    '4000'
+    'unknown'
     """
     try:
-        return f"{linktype} ({LinkType(linktype).name})"
+        return LinkType(linktype).name
     except ValueError:
-        return str(linktype)
+        return "unknown"
