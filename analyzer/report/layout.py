@@ -124,7 +124,7 @@ def _group(console: Console, group: Group) -> None:
     _more(console, group.more, prefix="  ")
     _field(console, "action", group.answer, prefix="  ")
     if group.policy:
-        _field(console, "answer", f"tlswall rules --policy {group.policy}", prefix="  ")
+        _field(console, "answer", f"tlswall rules CAPTURE --policy {group.policy}", prefix="  ")
     if group.references:
         _field(console, "see", ", ".join(group.references), prefix="  ")
 

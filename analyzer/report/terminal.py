@@ -13,7 +13,6 @@ import io
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from analyzer.report.base import Analysed, Format, Options
-from analyzer.report.document import condense
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +23,7 @@ PIPE_WIDTH: Final = 10_000
 
 def render_terminal(analysis: Analysed, out: BinaryIO, options: Options) -> None:
     from analyzer.report import layout
+    from analyzer.report.document import condense
 
     report = condense(analysis, options)
     text = io.TextIOWrapper(out, encoding="utf-8", write_through=True)

@@ -46,7 +46,7 @@ def test_findings_come_by_severity_with_what_proves_them(analysis):
         "    filter    frame.number == 11\n"
         "    evidence  payload length 16365; record length 16368; answered yes; bytes 18 03 02 40 00 01\n"
         "  action    A: the offending endpoint may be blocked\n"
-        "  answer    tlswall rules --policy heartbleed\n"
+        "  answer    tlswall rules CAPTURE --policy heartbleed\n"
         "  see       RFC 6520 3, CVE-2014-0160\n"
     ) in text
 
