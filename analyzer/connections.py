@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from analyzer.flows.table import Field, FlowTable
 from analyzer.streams.reassembly import MIDSTREAM, SYNCED, Reassembler, Stream
-from analyzer.tls import hello
 from analyzer.tls.records import Framing, RecordWalk
 from analyzer.tls.tracker import Event, Kind, Tls, Tracker
 from analyzer.wire.iana import AlertDescription, AlertLevel, cipher_suite_name, name_of, ssl2_cipher_kind_name
@@ -155,7 +154,7 @@ def collect(
                 server.alpn if server else b"",
                 client.ja3 if client else "",
                 client.ja4 if client else "",
-                server.ja3s if server and not server.flags & hello.RETRY else "",
+                server.ja3s if server else "",
                 "",
                 client.random if client else b"",
                 server.random if server else b"",

@@ -85,6 +85,10 @@ _SYN_FLAG = cython.declare(cython.int, 2)
 _RST = cython.declare(cython.int, 4)
 _ACK = cython.declare(cython.int, 16)
 _MASK64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
+# splitmix64's constants, declared because a bare literal of 64 bits would be a Python object
+_GOLDEN = cython.declare(cython.ulonglong, 0x9E3779B97F4A7C15)
+_MIX_1 = cython.declare(cython.ulonglong, 0xBF58476D1CE4E5B9)
+_MIX_2 = cython.declare(cython.ulonglong, 0x94D049BB133111EB)
 
 # indices of the kernel's own counters in `scalars`
 _NEXT_CONNECTION = cython.declare(cython.Py_ssize_t, 0)
@@ -100,9 +104,9 @@ _USED = cython.declare(cython.Py_ssize_t, 3)
 @cython.locals(hi=cython.ulonglong, lo=cython.ulonglong, port=cython.ulonglong, seed=cython.ulonglong, x=cython.ulonglong)
 def _mix(hi, lo, port, seed):  # type: ignore[no-untyped-def]
     """Hash of one endpoint; the seed is random, so that a capture can't be made to collide."""
-    x = ((lo ^ seed) * 0x9E3779B97F4A7C15) & _MASK64
-    x = ((x ^ (x >> 29) ^ hi ^ (port << 40)) * 0xBF58476D1CE4E5B9) & _MASK64
-    x = ((x ^ (x >> 32) ^ port) * 0x94D049BB133111EB) & _MASK64
+    x = ((lo ^ seed) * _GOLDEN) & _MASK64
+    x = ((x ^ (x >> 29) ^ hi ^ (port << 40)) * _MIX_1) & _MASK64
+    x = ((x ^ (x >> 32) ^ port) * _MIX_2) & _MASK64
     return x ^ (x >> 31)
 
 

@@ -1,7 +1,7 @@
 """The facts of a hello that the tracker and the detectors need, read in one pass.
 
 In:  the body of a ClientHello or ServerHello (without its four-byte header), as a writable byte buffer.
-Out: ClientFacts, ServerFacts.
+Out: FACTS (numbers), and ClientTexts or ServerTexts.
 Source: RFC 8446 4.1.2, 4.1.3, 4.2; RFC 5246 7.4.1; RFC 6066 3; RFC 7301; RFC 6520 2; RFC 7507; RFC 8701 (GREASE).
 
 handshake.py parses the same messages in full and readably, for people; a test holds the two equal. A damaged hello gives what stood
@@ -12,18 +12,20 @@ before the damage, with MALFORMED set; nothing here raises.
 
 from __future__ import annotations
 
+from enum import IntEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 import cython
 import numpy as np
+import numpy.typing as npt
 
 from analyzer.tls import classify
 from analyzer.tls.fingerprint import ja3, ja3s, ja4
 
 COMPILED = cython.compiled
 
-# flags of ClientFacts and ServerFacts
+# flags of a hello, Fact.FLAGS
 SUPPORTED_VERSIONS: Final = 1 << 0
 EARLY_DATA: Final = 1 << 1
 TICKET: Final = 1 << 2
@@ -56,21 +58,31 @@ DRAFT_13: Final = 1 << 24
 """supported_versions names a draft of TLS 1.3."""
 
 
-class ClientFacts(NamedTuple):
-    flags: int
-    legacy_version: int
-    max_version: int
-    """Highest version offered, supported_versions included where present, GREASE not."""
-    offered: int
-    """Bit n: version 0x0300 + n is offered by name in supported_versions."""
-    heartbeat: int
+class Fact(IntEnum):
+    """What FACTS holds after a hello was read; a ServerHello leaves those of the client undefined and the reverse."""
+
+    FLAGS = 0
+    LEGACY_VERSION = 1
+    VERSION = 2
+    """ClientHello: highest version offered, supported_versions included, GREASE not. ServerHello: the negotiated one."""
+    HEARTBEAT = 3
     """Mode of the heartbeat extension, 0 without."""
-    suites: int
-    """How many cipher suites, GREASE included."""
-    suites_hash: int
+    OFFERED = 4
+    """Bit n: version 0x0300 + n is named in supported_versions."""
+    SUITES_HASH = 5
     """Of the suites in order, without GREASE and signalling values."""
-    common_hash: int
+    COMMON_HASH = 6
     """Of the suites among them that every version has: the same for a client that falls back."""
+    CIPHER_SUITE = 7
+    COMPRESSION = 8
+    GROUP = 9
+
+
+FACTS: Final[npt.NDArray[np.int64]] = np.zeros(len(Fact), dtype=np.int64)
+"""Numbers of the hello read last. One array instead of an object for each hello: there are two per connection."""
+
+
+class ClientTexts(NamedTuple):
     session_id: bytes
     random: bytes
     sni: bytes
@@ -80,15 +92,7 @@ class ClientFacts(NamedTuple):
     ja4: str
 
 
-class ServerFacts(NamedTuple):
-    flags: int
-    legacy_version: int
-    version: int
-    """Negotiated: supported_versions where present."""
-    cipher_suite: int
-    compression: int
-    heartbeat: int
-    group: int
+class ServerTexts(NamedTuple):
     session_id: bytes
     random: bytes
     alpn: bytes
@@ -127,9 +131,14 @@ RETRY_RANDOM: Final = bytes.fromhex("CF21AD74E59A6111BE1D8C021E65B891C2A211167AB
 """RFC 8446 4.1.3: the random of a HelloRetryRequest."""
 
 _SCRATCH = np.zeros(1 << 18, dtype=np.uint8)
+_SHAPE = memoryview(_SCRATCH)
 _SEEN = np.zeros(1 << 16, dtype=np.uint32)
 _TURN = np.zeros(1, dtype=np.uint32)
-_RULES = np.array(classify.RULES)  # a writable copy: the kernel's view asks for one
+_scratch = cython.declare(cython.uchar[::1], memoryview(_SCRATCH))
+_seen = cython.declare(cython.uint[::1], memoryview(_SEEN))
+_turn = cython.declare(cython.uint[::1], memoryview(_TURN))
+_rules = cython.declare(cython.uchar[::1], memoryview(np.array(classify.RULES)))  # a copy: the view asks for a writable array
+_facts = cython.declare(cython.longlong[::1], memoryview(FACTS))
 
 
 def _numbers(shape: bytes, at: int) -> tuple[list[int], int]:
@@ -202,8 +211,7 @@ def _put_list(body, out, at, begin, size, wide):  # type: ignore[no-untyped-def]
 
 
 @cython.locals(
-    body=cython.uchar[::1], scratch=cython.uchar[::1], seen=cython.uint[::1], turn=cython.uint[::1], rules=cython.uchar[::1],
-    n=cython.Py_ssize_t, i=cython.Py_ssize_t, end=cython.Py_ssize_t, size=cython.Py_ssize_t, at=cython.Py_ssize_t,
+    whole=cython.uchar[::1], body=cython.uchar[::1], base=cython.Py_ssize_t, n=cython.Py_ssize_t, i=cython.Py_ssize_t, end=cython.Py_ssize_t, size=cython.Py_ssize_t, at=cython.Py_ssize_t,
     flags=cython.longlong, legacy=cython.int, top=cython.int, offered=cython.int, heartbeat=cython.int, value=cython.int, kind=cython.int,
     ciphers=cython.Py_ssize_t, ciphers_size=cython.Py_ssize_t, groups=cython.Py_ssize_t, groups_size=cython.Py_ssize_t,
     formats=cython.Py_ssize_t, formats_size=cython.Py_ssize_t, signatures=cython.Py_ssize_t, signatures_size=cython.Py_ssize_t,
@@ -211,7 +219,8 @@ def _put_list(body, out, at, begin, size, wide):  # type: ignore[no-untyped-def]
     types=cython.Py_ssize_t, count=cython.Py_ssize_t, h=cython.ulonglong, g=cython.ulonglong, session=cython.Py_ssize_t,
     session_size=cython.Py_ssize_t, offers=cython.Py_ssize_t, offers_size=cython.Py_ssize_t, j=cython.Py_ssize_t, stop=cython.Py_ssize_t, ja4_version=cython.int, tops=cython.int, k=cython.Py_ssize_t,
 )  # fmt: skip
-def _client(body, n, scratch, seen, turn, rules):  # type: ignore[no-untyped-def]
+def _client(whole, base, n):  # type: ignore[no-untyped-def]
+    body = whole[base : base + n]
     flags = 0
     legacy = 0
     top = 0
@@ -254,7 +263,7 @@ def _client(body, n, scratch, seen, turn, rules):  # type: ignore[no-untyped-def
             elif not _grease(value):
                 # FNV-1a over 16-bit values, kept below 2^63
                 h = ((h ^ value) * 0x100000001B3) & 0x7FFFFFFFFFFFFFFF
-                if rules[value] & _EVERY_VERSION:
+                if _rules[value] & _EVERY_VERSION:
                     g = ((g ^ value) * 0x100000001B3) & 0x7FFFFFFFFFFFFFFF
         i += size
         if i + 1 > n:
@@ -279,7 +288,7 @@ def _client(body, n, scratch, seen, turn, rules):  # type: ignore[no-untyped-def
             stop = n
         elif stop == n:
             flags &= ~_F_MALFORMED
-        turn[0] = (turn[0] + 1) & 0xFFFFFFFF
+        _turn[0] = (_turn[0] + 1) & 0xFFFFFFFF
         while i < stop:
             if i + 4 > stop:
                 flags |= _F_MALFORMED
@@ -291,12 +300,12 @@ def _client(body, n, scratch, seen, turn, rules):  # type: ignore[no-untyped-def
             if end > stop:
                 flags |= _F_MALFORMED
                 break
-            if seen[kind] == turn[0]:
+            if _seen[kind] == _turn[0]:
                 flags |= _F_DUPLICATE
-            seen[kind] = turn[0]
+            _seen[kind] = _turn[0]
             if not _grease(kind):
-                scratch[types + 2 * count] = kind >> 8
-                scratch[types + 2 * count + 1] = kind & 0xFF
+                _scratch[types + 2 * count] = kind >> 8
+                _scratch[types + 2 * count + 1] = kind & 0xFF
                 count += 1
             if kind == 0:
                 flags |= _F_SNI
@@ -395,51 +404,62 @@ def _client(body, n, scratch, seen, turn, rules):  # type: ignore[no-untyped-def
     if flags & _F_SV and tops != 0:
         ja4_version = tops
     # the shape
-    scratch[0] = legacy >> 8
-    scratch[1] = legacy & 0xFF
-    scratch[2] = ja4_version >> 8
-    scratch[3] = ja4_version & 0xFF
-    scratch[4] = 1 if flags & _F_SNI else 0
-    scratch[5] = proto_size
+    _scratch[0] = legacy >> 8
+    _scratch[1] = legacy & 0xFF
+    _scratch[2] = ja4_version >> 8
+    _scratch[3] = ja4_version & 0xFF
+    _scratch[4] = 1 if flags & _F_SNI else 0
+    _scratch[5] = proto_size
     for k in range(proto_size):
-        scratch[6 + k] = body[proto + k]
+        _scratch[6 + k] = body[proto + k]
     at = 6 + proto_size
-    at = _put_list(body, scratch, at, ciphers, ciphers_size, True)
-    scratch[at] = count >> 8
-    scratch[at + 1] = count & 0xFF
+    at = _put_list(body, _scratch, at, ciphers, ciphers_size, True)
+    _scratch[at] = count >> 8
+    _scratch[at + 1] = count & 0xFF
     at += 2
     for k in range(2 * count):
-        scratch[at + k] = scratch[types + k]
+        _scratch[at + k] = _scratch[types + k]
     at += 2 * count
-    at = _put_list(body, scratch, at, groups, groups_size, True)
-    at = _put_list(body, scratch, at, formats, formats_size, False)
-    at = _put_list(body, scratch, at, signatures, signatures_size, True)
-    return (flags, legacy, top, offered, heartbeat, ciphers_size // 2, h, g, session, session_size, name, name_size, offers, offers_size, at)  # fmt: skip
+    at = _put_list(body, _scratch, at, groups, groups_size, True)
+    at = _put_list(body, _scratch, at, formats, formats_size, False)
+    at = _put_list(body, _scratch, at, signatures, signatures_size, True)
+    _facts[0] = flags
+    _facts[1] = legacy
+    _facts[2] = top
+    _facts[3] = heartbeat
+    _facts[4] = offered
+    _facts[5] = h
+    _facts[6] = g
+    return (session, session_size, name, name_size, offers, offers_size, at)
 
 
-def client_hello(body: bytearray) -> ClientFacts:
-    """Read a ClientHello."""
-    scratch = memoryview(_SCRATCH)
-    n = min(len(body), 1 << 16)
-    view = memoryview(body)
-    (flags, legacy, top, offered, heartbeat, suites, h, g, session, session_size, name, name_size, offers, offers_size, at) = _client(
-        view, n, scratch, memoryview(_SEEN), memoryview(_TURN), memoryview(_RULES)
+def client_hello(view: memoryview, at: int, size: int) -> ClientTexts:
+    """Read a ClientHello that is view[at : at + size]; its numbers are in FACTS then."""
+    size = min(size, 1 << 16)
+    session, session_size, name, name_size, offers, offers_size, end = _client(view, at, size)
+    shape = _SHAPE[:end].tobytes()
+    prints = _fingerprints_cached(shape) if end < 2048 else _fingerprints(shape)
+    session += at
+    name += at
+    offers += at
+    return ClientTexts(
+        view[session : session + session_size].tobytes(),
+        view[at + 2 : at + min(34, size)].tobytes(),
+        view[name : name + name_size].tobytes() if name_size else b"",
+        view[offers : offers + offers_size].tobytes() if offers_size else b"",
+        prints[0],
+        prints[1],
     )
-    shape = bytes(scratch[:at])
-    prints = _fingerprints_cached(shape) if at < 2048 else _fingerprints(shape)
-    return ClientFacts(
-        flags, legacy, top, offered, heartbeat, suites, h, g, bytes(view[session : session + session_size]), bytes(view[2:34]),
-        bytes(view[name : name + name_size]), bytes(view[offers : offers + offers_size]), prints[0], prints[1],
-    )  # fmt: skip
 
 
 @cython.locals(
-    body=cython.uchar[::1], n=cython.Py_ssize_t, i=cython.Py_ssize_t, stop=cython.Py_ssize_t, end=cython.Py_ssize_t,
-    size=cython.Py_ssize_t, flags=cython.longlong, legacy=cython.int, version=cython.int, suite=cython.int, compression=cython.int,
+    whole=cython.uchar[::1], base=cython.Py_ssize_t, body=cython.uchar[::1], n=cython.Py_ssize_t, i=cython.Py_ssize_t,
+    stop=cython.Py_ssize_t, end=cython.Py_ssize_t, size=cython.Py_ssize_t, flags=cython.longlong, legacy=cython.int, version=cython.int, suite=cython.int, compression=cython.int,
     heartbeat=cython.int, group=cython.int, kind=cython.int, session_size=cython.Py_ssize_t, proto=cython.Py_ssize_t,
     proto_size=cython.Py_ssize_t,
 )  # fmt: skip
-def _server(body, n, types):  # type: ignore[no-untyped-def]
+def _server(whole, base, n, types):  # type: ignore[no-untyped-def]
+    body = whole[base : base + n]
     flags = _F_MALFORMED
     legacy = version = suite = compression = heartbeat = group = 0
     session_size = proto = proto_size = 0
@@ -507,49 +527,57 @@ def _server(body, n, types):  # type: ignore[no-untyped-def]
                 elif kind == 0xFF01:
                     flags |= _F_RENEG
                 i = end
-    return (flags, legacy, version, suite, compression, heartbeat, group, session_size, proto, proto_size)
-
-
-def server_hello(body: bytearray) -> ServerFacts:
-    """Read a ServerHello or HelloRetryRequest."""
-    view = memoryview(body)
-    n = min(len(body), 1 << 16)
-    types: list[int] = []
-    (flags, legacy, version, suite, compression, heartbeat, group, session_size, proto, proto_size) = _server(view, n, types)
-    random = bytes(view[2:34])
-    if random == RETRY_RANDOM:
-        flags |= RETRY
-    elif random[24:31] == b"DOWNGRD":
-        flags |= SENTINEL_12 if random[31:] == b"\x01" else SENTINEL_11 if random[31:] == b"\x00" else 0
+    if n >= 34 and body[26] == 0x44 and body[27] == 0x4F and body[28] == 0x57 and body[29] == 0x4E:
+        if body[30] == 0x47 and body[31] == 0x52 and body[32] == 0x44:  # "DOWNGRD"
+            if body[33] == 1:
+                flags |= _F_SENTINEL_12
+            elif body[33] == 0:
+                flags |= _F_SENTINEL_11
     if version >> 8 == 0x7F:
-        flags |= DRAFT_13
+        flags |= _F_DRAFT
         version = 0x0304
-    return ServerFacts(
-        flags, legacy, version, suite, compression, heartbeat, group, bytes(view[35 : 35 + session_size]), random,
-        bytes(view[proto : proto + proto_size]), _ja3s_cached(legacy, suite, tuple(types)),
-    )  # fmt: skip
+    _facts[0] = flags
+    _facts[1] = legacy
+    _facts[2] = version
+    _facts[3] = heartbeat
+    _facts[7] = suite
+    _facts[8] = compression
+    _facts[9] = group
+    return (session_size, proto, proto_size)
 
 
-def ssl2_client_hello(body: bytearray) -> ClientFacts:
-    """Read an SSL 2.0 CLIENT-HELLO (its body after the message type); RFC 5246 E.2 where its version is 3.0 or higher."""
-    data = bytes(body[:4096])
+def server_hello(view: memoryview, at: int, size: int) -> ServerTexts:
+    """Read a ServerHello or HelloRetryRequest that is view[at : at + size]; its numbers are in FACTS then."""
+    types: list[int] = []
+    session_size, proto, proto_size = _server(view, at, min(size, 1 << 16), types)
+    random = view[at + 2 : at + min(34, size)].tobytes()
+    if random == RETRY_RANDOM:
+        FACTS[0] |= RETRY
+    return ServerTexts(
+        view[at + 35 : at + 35 + session_size].tobytes(),
+        random,
+        view[at + proto : at + proto + proto_size].tobytes() if proto_size else b"",
+        _ja3s_cached(int(FACTS[1]), int(FACTS[7]), tuple(types)),
+    )
+
+
+def ssl2_client_hello(view: memoryview, at: int, size: int) -> ClientTexts:
+    """Read an SSL 2.0 CLIENT-HELLO after its message type (SSL 2.0 draft 2.5; RFC 5246 E.2 where its version is 3.0 or higher)."""
+    data = view[at : at + min(size, 4096)].tobytes()
     version = int.from_bytes(data[0:2], "big")
-    spec, session, challenge = (int.from_bytes(data[at : at + 2], "big") for at in (2, 4, 6))
-    flags = SSL2_FORMAT | (MALFORMED if 8 + spec + session + challenge > len(body) else 0)
-    kinds = [int.from_bytes(data[at : at + 3], "big") for at in range(8, min(8 + spec, len(data)) - 2, 3)]
-    suites = [kind for kind in kinds if kind < 0x10000]
+    spec, session, challenge = (int.from_bytes(data[i : i + 2], "big") for i in (2, 4, 6))
+    flags = SSL2_FORMAT | (MALFORMED if 8 + spec + session + challenge > size else 0)
+    kinds = [int.from_bytes(data[i : i + 3], "big") for i in range(8, min(8 + spec, len(data)) - 2, 3)]
     h = g = 0x4BF29CE484222325
-    for suite in suites:
+    for suite in kinds:
         if suite == 0x5600:
             flags |= FALLBACK_SCSV
         elif suite == 0x00FF:
             flags |= RENEGOTIATION_SCSV
-        else:
+        elif suite < 0x10000:
             h = ((h ^ suite) * 0x100000001B3) & 0x7FFFFFFFFFFFFFFF
             if classify.RULES[suite] & classify.EVERY_VERSION:
                 g = ((g ^ suite) * 0x100000001B3) & 0x7FFFFFFFFFFFFFFF
-    at = 8 + spec
-    return ClientFacts(
-        flags, version, version, 0, 0, len(kinds), h, g, data[at : at + session], data[at + session : at + session + challenge],
-        b"", b"", "", "",
-    )  # fmt: skip
+    FACTS[:7] = (flags, version, version, 0, 0, h, g)
+    i = 8 + spec
+    return ClientTexts(data[i : i + session], data[i + session : i + session + challenge], b"", b"", "", "")

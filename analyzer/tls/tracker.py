@@ -113,10 +113,8 @@ class Tls(IntEnum):
     GROUP = 56
     RENEGOTIATIONS = 57
     FIRST_TLS_PACKET = 58
-    SERVER_FLIGHT_NS = 59
-    CLIENT_FIRST_RECORD = 60
-    """Record version of the ClientHello's record."""
-    PAIRED_HELLOS = 61
+    CLIENT_FIRST_RECORD = 59
+    """Record version of the ClientHello's record; 2 for an SSL 2.0 record."""
 
 
 class Event(IntEnum):
@@ -211,7 +209,6 @@ _ALERTS = cython.declare(cython.Py_ssize_t, int(Tls.ALERTS))
 _FATAL = cython.declare(cython.Py_ssize_t, int(Tls.FATAL))
 _RENEGOTIATIONS = cython.declare(cython.Py_ssize_t, int(Tls.RENEGOTIATIONS))
 _FIRST_TLS_PACKET = cython.declare(cython.Py_ssize_t, int(Tls.FIRST_TLS_PACKET))
-_SERVER_FLIGHT_NS = cython.declare(cython.Py_ssize_t, int(Tls.SERVER_FLIGHT_NS))
 _CLIENT_FIRST_RECORD = cython.declare(cython.Py_ssize_t, int(Tls.CLIENT_FIRST_RECORD))
 
 _START = cython.declare(cython.int, int(State.START))
@@ -328,6 +325,25 @@ _NO_KX = cython.declare(cython.int, classify.KEY_EXCHANGE_FORBIDDEN)
 _NO_REQUEST = cython.declare(cython.int, classify.REQUEST_FORBIDDEN)
 _CLEAR_SUITE = cython.declare(cython.int, classify.CLEAR)
 _F_EARLY = cython.declare(cython.longlong, hello.EARLY_DATA)
+_F_SUPPORTED = cython.declare(cython.longlong, hello.SUPPORTED_VERSIONS)
+_F_SSL2 = cython.declare(cython.longlong, hello.SSL2_FORMAT)
+_F_RETRY = cython.declare(cython.longlong, hello.RETRY)
+_F_PSK = cython.declare(cython.longlong, hello.PSK)
+_CLIENT_VERSION = cython.declare(cython.Py_ssize_t, int(Tls.CLIENT_VERSION))
+_CLIENT_MAX = cython.declare(cython.Py_ssize_t, int(Tls.CLIENT_MAX))
+_CLIENT_HEARTBEAT = cython.declare(cython.Py_ssize_t, int(Tls.CLIENT_HEARTBEAT))
+_SERVER_HEARTBEAT = cython.declare(cython.Py_ssize_t, int(Tls.SERVER_HEARTBEAT))
+_OFFERED = cython.declare(cython.Py_ssize_t, int(Tls.OFFERED))
+_SUITES_HASH = cython.declare(cython.Py_ssize_t, int(Tls.SUITES_HASH))
+_COMMON_HASH = cython.declare(cython.Py_ssize_t, int(Tls.COMMON_HASH))
+_HELLOS = cython.declare(cython.Py_ssize_t, int(Tls.HELLOS))
+_RETRIED = cython.declare(cython.Py_ssize_t, int(Tls.RETRIED))
+_SERVER_LEGACY = cython.declare(cython.Py_ssize_t, int(Tls.SERVER_LEGACY))
+_CIPHER_SUITE = cython.declare(cython.Py_ssize_t, int(Tls.CIPHER_SUITE))
+_COMPRESSION = cython.declare(cython.Py_ssize_t, int(Tls.COMPRESSION))
+_GROUP = cython.declare(cython.Py_ssize_t, int(Tls.GROUP))
+_facts = cython.declare(cython.longlong[::1], memoryview(hello.FACTS))
+_suite_rules = cython.declare(cython.uchar[::1], memoryview(np.array(classify.RULES)))
 _F_TICKET = cython.declare(cython.longlong, hello.TICKET)
 _F_TICKET_FILLED = cython.declare(cython.longlong, hello.TICKET_FILLED)
 _F_STATUS = cython.declare(cython.longlong, hello.STATUS)
@@ -499,6 +515,67 @@ def _name_message(ts, b, d, kind, length):  # type: ignore[no-untyped-def]
     return _HANDSHAKE_OTHER
 
 
+@cython.cfunc
+@cython.returns(cython.int)
+@cython.exceptval(-1, check=True)
+@cython.locals(
+    ts=cython.longlong[::1], f=cython.Py_ssize_t, d=cython.Py_ssize_t, message=cython.longlong, at=cython.longlong,
+    size=cython.longlong, packet=cython.longlong, time_ns=cython.longlong, record_version=cython.longlong, b=cython.Py_ssize_t,
+    flags=cython.longlong, version=cython.longlong,
+)  # fmt: skip
+def _hello(ts, f, d, message, view, at, size, packet, time_ns, record_version, owner):  # type: ignore[no-untyped-def]
+    """Read a hello into the connection's state and name its event."""
+    b = f * _T
+    if message == 1:
+        texts = hello.ssl2_client_hello(view, at, size) if record_version == 2 else hello.client_hello(view, at, size)
+        flags = _facts[0]
+        version = _facts[2]
+        if ts[b + _HELLO_PACKET] == 0:
+            owner.client[f] = texts
+            ts[b + _CLIENT_FLAGS] = flags
+            ts[b + _CLIENT_VERSION] = _facts[1]
+            ts[b + _CLIENT_MAX] = version
+            ts[b + _CLIENT_HEARTBEAT] = _facts[3]
+            ts[b + _OFFERED] = _facts[4]
+            ts[b + _SUITES_HASH] = _facts[5]
+            ts[b + _COMMON_HASH] = _facts[6]
+            ts[b + _HELLO_PACKET] = packet
+            ts[b + _HELLO_NS] = time_ns
+            ts[b + _CLIENT_FIRST_RECORD] = record_version
+        ts[b + _HELLOS] += 1
+        if flags & _F_SSL2:
+            return _CLIENT_HELLO_SSL2 if _facts[1] == 2 else _CLIENT_HELLO
+        if flags & _F_SUPPORTED and version >= 0x0304:
+            return _CLIENT_HELLO_0RTT if flags & _F_EARLY else _CLIENT_HELLO_13
+        return _CLIENT_HELLO
+    texts = hello.server_hello(view, at, size)
+    flags = _facts[0]
+    version = _facts[2]
+    if flags & _F_RETRY:
+        if ts[b + _CLIENT] != d:
+            ts[b + _RETRIED] += 1
+        return _HELLO_RETRY_REQUEST
+    if ts[b + _CLIENT] != d and ts[b + _SERVER_FLAGS] < 0:
+        owner.server[f] = texts
+        ts[b + _SERVER_FLAGS] = flags
+        ts[b + _SERVER_LEGACY] = _facts[1]
+        ts[b + _VERSION] = version
+        ts[b + _SERVER_HEARTBEAT] = _facts[3]
+        ts[b + _CIPHER_SUITE] = _facts[7]
+        ts[b + _COMPRESSION] = _facts[8]
+        ts[b + _GROUP] = _facts[9]
+        ts[b + _RULES] = 0
+        if version != 0x0304:
+            ts[b + _RULES] = _suite_rules[_facts[7]]
+        ts[b + _SERVER_HELLO_PACKET] = packet
+        client = owner.client.get(f)
+        if client is not None and client[0] and client[0] == texts[0]:
+            ts[b + _SESSION_ECHOED] = 1
+        if version == 0x0304:
+            ts[b + _RESUMED] = 4 if flags & _F_PSK else 1
+    return _SERVER_HELLO_13 if version == 0x0304 else _SERVER_HELLO
+
+
 @cython.locals(
     buf=cython.uchar[::1], rows=cython.longlong[::1], ts=cython.longlong[::1], matrix=cython.schar[::1], out=cython.longlong[::1],
     count=cython.longlong[::1], syn=cython.longlong[::1], syn_step=cython.Py_ssize_t, syn_at=cython.Py_ssize_t,
@@ -509,8 +586,9 @@ def _name_message(ts, b, d, kind, length):  # type: ignore[no-untyped-def]
     body_bytes=cython.longlong, tls13=cython.bint, key=cython.longlong, room=cython.longlong, following=cython.longlong,
     want=cython.bint, first=cython.longlong, second=cython.longlong,
 )  # fmt: skip
-def _track(buf, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, want, pending, owner):  # type: ignore[no-untyped-def]
+def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, want, pending, owner):  # type: ignore[no-untyped-def]
     """Follow record rows from `begin` on while there is room for events; returns the first row not followed."""
+    buf = view
     n = rows.shape[0] // _R
     room = out.shape[0] // _E
     for index in range(begin, n):
@@ -590,7 +668,7 @@ def _track(buf, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, want
         if kind & _SSL2:
             if not flags & _FIRST:
                 continue
-            _ssl2(buf, rows, ts, matrix, out, count, r, f, d, owner)
+            _ssl2(buf, view, rows, ts, matrix, out, count, r, f, d, owner)
             continue
         if flags & _FIRST:
             ts[b + _RECORDS + d] += 1
@@ -694,20 +772,26 @@ def _track(buf, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, want
                 if message == 1 or message == 2 or want:
                     if m < size and size <= _HELLO_LIMIT:
                         # in pieces: kept until it is whole
-                        _keep(pending, owner, key, buf, i, m)
+                        _keep(pending, owner, key, view[i : i + m])
                 ts[b + _NEED + d] -= m
                 i += m
                 if ts[b + _NEED + d] > 0:
                     break
                 ts[b + _HEAD_BYTES + d] = 0
                 ts[b + _HEAD + d] = 0
+                whole = None
+                if m < size and key in pending:
+                    whole = pending.pop(key)
+                    owner.kept -= len(whole)
                 if message == 1 or message == 2:
-                    ev = owner.read_hello(f, d, message, buf, pending.pop(key, None), i - m, m, size, rows[r + 2], rows[r + 12], version)
+                    if whole is not None:
+                        ev = _hello(ts, f, d, message, memoryview(whole), 0, len(whole), rows[r + 2], rows[r + 12], version, owner)
+                    else:
+                        ev = _hello(ts, f, d, message, view, i - m, m, rows[r + 2], rows[r + 12], version, owner)
                 else:
                     ev = _name_message(ts, b, d, message, size)
                 if want:
-                    if message != 1 and message != 2:
-                        owner.keep_body(pending.pop(key, None), buf, i - m, m, size)
+                    owner.bodies.append(bytes(view[i - m : i]) if whole is None else bytes(whole))
                     _note(ts, rows, out, count, b, r, _K_MESSAGE, 1 if ts[b + _CLIENT] != d else 0, state, ev, message, size, 0)
                     ts[b + _EVENTS] -= 1
                 _step(ts, matrix, rows, out, count, b, r, d, ev, message)
@@ -781,20 +865,11 @@ def _track(buf, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, want
     return n
 
 
-@cython.cfunc
-@cython.exceptval(-1, check=True)
-@cython.returns(cython.int)
-@cython.locals(buf=cython.uchar[::1], i=cython.longlong, m=cython.longlong, k=cython.longlong)
-def _keep(pending, owner, key, buf, i, m):  # type: ignore[no-untyped-def]
-    """Add buf[i:i+m] to the message that this direction is sending, while there is room for unfinished ones."""
-    if owner.kept + m > limits.HELLO_BYTES_ALL:
-        return 0
-    if key not in pending:
-        pending[key] = bytearray()
-    if m > 0:
-        pending[key] += memoryview(buf)[i : i + m]
-    owner.kept += m
-    return 0
+def _keep(pending: dict[int, bytearray], owner: Tracker, key: int, piece: memoryview) -> None:
+    """Add a piece to the message that this direction is sending, while there is room for unfinished ones."""
+    if owner.kept + len(piece) <= limits.HELLO_BYTES_ALL:
+        pending.setdefault(key, bytearray()).extend(piece)
+        owner.kept += len(piece)
 
 
 def _drop(pending: dict[int, bytearray], owner: Tracker, key: int) -> None:
@@ -811,7 +886,7 @@ def _drop(pending: dict[int, bytearray], owner: Tracker, key: int) -> None:
     count=cython.longlong[::1], r=cython.Py_ssize_t, f=cython.Py_ssize_t, d=cython.Py_ssize_t, b=cython.Py_ssize_t, ev=cython.int,
     kind=cython.longlong, i=cython.longlong, m=cython.longlong,
 )  # fmt: skip
-def _ssl2(buf, rows, ts, matrix, out, count, r, f, d, owner):  # type: ignore[no-untyped-def]
+def _ssl2(buf, view, rows, ts, matrix, out, count, r, f, d, owner):  # type: ignore[no-untyped-def]
     """A record in SSL 2.0 format: its hello, or the SSL 2.0 that follows."""
     b = f * _T
     kind = rows[r + 3] & 0xFF
@@ -821,7 +896,7 @@ def _ssl2(buf, rows, ts, matrix, out, count, r, f, d, owner):  # type: ignore[no
         if ts[b + _HELLO_PACKET] == 0:
             ts[b + _CLIENT] = d
             ts[b + _ROLE] = 3
-        ev = owner.read_hello(f, d, 1, buf, None, i + 1, m - 1, m - 1, rows[r + 2], rows[r + 12], 2)
+        ev = _hello(ts, f, d, 1, view, i + 1, m - 1, rows[r + 2], rows[r + 12], 2, owner)
     elif ts[b + _STATE] == _V_KEYED:
         ev = _SSL2_OTHER
     elif kind == 4:
@@ -846,16 +921,16 @@ class Tracker:
 
     Attributes:
         state: int64[slots, Tls].
-        client: Slot -> facts of the first ClientHello.
-        server: Slot -> facts of the first ServerHello (a HelloRetryRequest only until the ServerHello).
+        client: Slot -> texts of the first ClientHello.
+        server: Slot -> texts of the first ServerHello.
         beats: Heartbeat rows since the last take().
         bodies: Message bodies, aligned with the MESSAGE events, only where messages are asked for.
     """
 
     def __init__(self, *, messages: bool = False) -> None:
         self.state: npt.NDArray[np.int64] = np.zeros((0, TLS_FIELDS), dtype=np.int64)
-        self.client: dict[int, hello.ClientFacts] = {}
-        self.server: dict[int, hello.ServerFacts] = {}
+        self.client: dict[int, hello.ClientTexts] = {}
+        self.server: dict[int, hello.ServerTexts] = {}
         self.beats: list[Beat] = []
         self.bodies: list[bytes] = []
         self.kept = 0
@@ -909,80 +984,6 @@ class Tracker:
             self,
         )
         return int(reached), self._out[: int(self._count[0])].copy()
-
-    def keep_body(self, whole: bytearray | None, buf: memoryview, at: int, size: int, full: int) -> None:
-        """Keep a message's body for the messages table."""
-        self.bodies.append(self._body(whole, buf, at, size))
-
-    def _body(self, whole: bytearray | None, buf: memoryview, at: int, size: int) -> bytearray:
-        if whole is not None:
-            self.kept -= len(whole)
-            return whole
-        return bytearray(memoryview(buf)[at : at + size])
-
-    def read_hello(
-        self, slot: int, direction: int, message: int, buf: memoryview, whole: bytearray | None, at: int, size: int, full: int, packet: int,
-        time_ns: int, record_version: int,
-    ) -> int:  # fmt: skip
-        """Read a hello into the connection's state and name its event."""
-        body = self._body(whole, buf, at, size)
-        if self._messages:
-            self.bodies.append(bytes(body))
-        state = self.state[slot]
-        if message == 1:
-            return self._client_hello(slot, state, direction, body, packet, time_ns, record_version)
-        facts = hello.server_hello(body)
-        retry = bool(facts.flags & hello.RETRY)
-        if state[Tls.CLIENT] == direction:
-            return int(Ev.SERVER_HELLO)
-        if retry:
-            state[Tls.RETRIED] += 1
-        if state[Tls.SERVER_FLAGS] >= 0:
-            return int(Ev.HELLO_RETRY_REQUEST if retry else Ev.SERVER_HELLO_13 if facts.version == 0x0304 else Ev.SERVER_HELLO)
-        if retry:
-            self.server.setdefault(slot, facts)
-            return int(Ev.HELLO_RETRY_REQUEST)
-        self.server[slot] = facts
-        state[Tls.SERVER_FLAGS] = facts.flags
-        state[Tls.SERVER_HEARTBEAT] = facts.heartbeat
-        state[Tls.VERSION] = facts.version
-        state[Tls.SERVER_LEGACY] = facts.legacy_version
-        state[Tls.CIPHER_SUITE] = facts.cipher_suite
-        state[Tls.COMPRESSION] = facts.compression
-        state[Tls.GROUP] = facts.group
-        state[Tls.RULES] = classify.RULES[facts.cipher_suite] if facts.version != 0x0304 else 0
-        state[Tls.SERVER_HELLO_PACKET] = packet
-        state[Tls.SERVER_FLIGHT_NS] = time_ns
-        client = self.client.get(slot)
-        if client is not None and client.session_id and client.session_id == facts.session_id:
-            state[Tls.SESSION_ECHOED] = 1
-        if facts.version == 0x0304:
-            state[Tls.RESUMED] = 4 if facts.flags & hello.PSK else 1
-            return int(Ev.SERVER_HELLO_13)
-        return int(Ev.SERVER_HELLO)
-
-    def _client_hello(
-        self, slot: int, state: npt.NDArray[np.int64], direction: int, body: bytearray, packet: int, time_ns: int, record_version: int
-    ) -> int:
-        facts = hello.ssl2_client_hello(body) if record_version == 2 else hello.client_hello(body)
-        if slot not in self.client and (state[Tls.CLIENT] == direction or state[Tls.HELLO_PACKET] == 0):
-            self.client[slot] = facts
-            state[Tls.CLIENT_FLAGS] = facts.flags
-            state[Tls.CLIENT_HEARTBEAT] = facts.heartbeat
-            state[Tls.CLIENT_VERSION] = facts.legacy_version
-            state[Tls.CLIENT_MAX] = facts.max_version
-            state[Tls.OFFERED] = facts.offered
-            state[Tls.SUITES_HASH] = facts.suites_hash
-            state[Tls.COMMON_HASH] = facts.common_hash
-            state[Tls.HELLO_PACKET] = packet
-            state[Tls.HELLO_NS] = time_ns
-            state[Tls.CLIENT_FIRST_RECORD] = record_version
-        state[Tls.HELLOS] += 1
-        if facts.flags & hello.SSL2_FORMAT:
-            return int(Ev.CLIENT_HELLO_SSL2 if facts.legacy_version == 2 else Ev.CLIENT_HELLO)
-        if facts.max_version >= 0x0304 and facts.flags & hello.SUPPORTED_VERSIONS:
-            return int(Ev.CLIENT_HELLO_0RTT if facts.flags & hello.EARLY_DATA else Ev.CLIENT_HELLO_13)
-        return int(Ev.CLIENT_HELLO)
 
     def heartbeat(
         self, slot: int, direction: int, side: int, protected: bool, tls13: bool, packet: int, last_packet: int, time_ns: int, length: int,
