@@ -46,7 +46,9 @@ class Progress:
         self.done, self.packets = done, packets
         if self._terminal is not None and self._clock() >= self._next:
             self._next = self._clock() + REDRAW_SECONDS
-            width = os.get_terminal_size(self._terminal.fileno()).columns
+            width = (
+                os.get_terminal_size(self._terminal.fileno()).columns or 80
+            )  # 0: the terminal does not say
             self._terminal.write(f"\r{self.line()[: width - 1]}\x1b[K")
             self._terminal.flush()
             self._drawn = True

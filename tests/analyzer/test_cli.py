@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -192,6 +193,16 @@ def test_states():
     assert run("states", "--format", "mermaid", "--machine", "closing").stdout.startswith("stateDiagram-v2\n")
 
 
+@pytest.mark.parametrize("differences", [[], ["connection 3: sni: tlswall a\x1b, tshark b"]])
+def test_crosscheck_lists_every_difference(monkeypatch, differences):
+    module = ModuleType("analyzer.crosscheck")
+    module.compare = lambda path: differences
+    monkeypatch.setitem(sys.modules, "analyzer.crosscheck", module)
+    result = run("crosscheck", "incident.pcap")
+    assert result.exit_code == len(differences)
+    assert result.stdout.splitlines() == [difference.replace("\x1b", "\\x1b") for difference in differences]
+
+
 def test_help_of_every_command_has_an_example_or_a_purpose():
     for command in ("analyze", "schema", "states", "crosscheck"):
         result = run(command, "--help")
@@ -212,6 +223,22 @@ def test_a_reader_that_goes_away_is_no_error():
     result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.stderr == ""
     assert result.returncode in (0, 141)  # 0: the pipe held all of it
+
+
+def test_interrupted_from_the_keyboard():
+    content = SAMPLE.read_bytes()
+    command = [sys.executable, "-m", "analyzer", "analyze", "-", "--format", "json"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
+        # More than a pipe holds: once it is written, the capture is being read.
+        process.stdin.write(content + content[24:] * 10)
+        process.stdin.flush()
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.stdout.read(), process.stderr.read()
+        process.stdin.close()
+    assert (process.returncode, stdout) == (130, b"")
+    assert stderr.startswith(b"tlswall: interrupted after reading ")
+    assert stderr.count(b"\n") == 1
 
 
 def test_full_output_device():
