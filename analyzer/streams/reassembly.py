@@ -126,6 +126,10 @@ _TCP_ACK = cython.declare(cython.int, 16)
 _HELD_LIMIT = cython.declare(cython.longlong, limits.HELD_SEGMENTS_PER_STREAM)
 _PATIENCE = cython.declare(cython.longlong, limits.HELD_PATIENCE_PACKETS)
 _BYTES_LIMIT = cython.declare(cython.longlong, limits.HELD_BYTES)
+# declared, because a bare literal of 32 bits and more would be a Python object
+_MASK32 = cython.declare(cython.longlong, 0xFFFFFFFF)
+_HALF = cython.declare(cython.longlong, 0x80000000)
+_TURN = cython.declare(cython.longlong, 0x100000000)
 _WINDOW_MAX = cython.declare(cython.longlong, 1 << 30)
 
 
@@ -136,9 +140,9 @@ _WINDOW_MAX = cython.declare(cython.longlong, 1 << 30)
 @cython.locals(a=cython.longlong, b=cython.longlong, d=cython.longlong)
 def _diff(a, b):  # type: ignore[no-untyped-def]
     """a - b in sequence space (RFC 9293 3.4), -2^31 .. 2^31-1."""
-    d = (a - b) & 0xFFFFFFFF
-    if d >= 0x80000000:
-        d -= 0x100000000
+    d = (a - b) & _MASK32
+    if d >= _HALF:
+        d -= _TURN
     return d
 
 
@@ -158,7 +162,7 @@ def _deliver(st, out, scalars, stream, seq, offset, length, captured, packet, ti
     if skip > 0:
         if skip > length:
             skip = length
-        seq = (seq + skip) & 0xFFFFFFFF
+        seq = (seq + skip) & _MASK32
         offset += skip
         length -= skip
         captured -= skip
@@ -198,10 +202,10 @@ def _deliver(st, out, scalars, stream, seq, offset, length, captured, packet, ti
             st[s + _GAPS] += 1
             st[s + _GAP_BYTES] += length - captured
         st[s + _POSITION] += length
-        st[s + _NEXT] = (seq + length) & 0xFFFFFFFF
+        st[s + _NEXT] = (seq + length) & _MASK32
     if flags & _TCP_FIN and st[s + _FIN] == 0 and _diff(seq + length, st[s + _NEXT]) == 0:
         st[s + _FIN] = 1
-        st[s + _NEXT] = (st[s + _NEXT] + 1) & 0xFFFFFFFF
+        st[s + _NEXT] = (st[s + _NEXT] + 1) & _MASK32
     return 0
 
 
@@ -385,7 +389,7 @@ def _reassemble(flow, direction, packet, time_ns, seq, ack, flags, offset, lengt
                 _drain(st, pool, out, scalars, f)
             continue
         if fl & _TCP_SYN:
-            q = (q + 1) & 0xFFFFFFFF
+            q = (q + 1) & _MASK32
             if st[s + _KNOWN] == 0:
                 st[s + _KNOWN] = 1
                 st[s + _NEXT] = q

@@ -125,6 +125,11 @@ _F_H2 = cython.declare(cython.longlong, ALPN_H2)
 _F_TRUNCATED = cython.declare(cython.longlong, TRUNCATED_HMAC)
 _F_DRAFT = cython.declare(cython.longlong, DRAFT_13)
 # fmt: on
+# FNV-1a, kept below 2^63; declared, because a bare literal of 32 bits and more would be a Python object
+_FNV_BASIS = cython.declare(cython.ulonglong, 0x4BF29CE484222325)
+_FNV_PRIME = cython.declare(cython.ulonglong, 0x100000001B3)
+_MASK63 = cython.declare(cython.ulonglong, 0x7FFFFFFFFFFFFFFF)
+_TURN_MAX = cython.declare(cython.uint, 0x7FFFFFFF)
 _EVERY_VERSION = cython.declare(cython.int, classify.EVERY_VERSION)
 
 RETRY_RANDOM: Final = bytes.fromhex("CF21AD74E59A6111BE1D8C021E65B891C2A211167ABB8C5E079E09E2C8A8339C")
@@ -231,8 +236,8 @@ def _client(whole, base, n):  # type: ignore[no-untyped-def]
     name = name_size = proto = proto_size = offers = offers_size = session = session_size = 0
     types = 1 << 17  # the upper half of the scratch collects extension types
     count = 0
-    h = 0x4BF29CE484222325
-    g = 0x4BF29CE484222325
+    h = _FNV_BASIS
+    g = _FNV_BASIS
     while True:  # left at the first damage
         flags |= _F_MALFORMED
         if n < 35:
@@ -261,10 +266,9 @@ def _client(whole, base, n):  # type: ignore[no-untyped-def]
             elif value == 0x00FF:
                 flags |= _F_RENEG_SCSV
             elif not _grease(value):
-                # FNV-1a over 16-bit values, kept below 2^63
-                h = ((h ^ value) * 0x100000001B3) & 0x7FFFFFFFFFFFFFFF
+                h = ((h ^ value) * _FNV_PRIME) & _MASK63
                 if _rules[value] & _EVERY_VERSION:
-                    g = ((g ^ value) * 0x100000001B3) & 0x7FFFFFFFFFFFFFFF
+                    g = ((g ^ value) * _FNV_PRIME) & _MASK63
         i += size
         if i + 1 > n:
             break
@@ -288,7 +292,7 @@ def _client(whole, base, n):  # type: ignore[no-untyped-def]
             stop = n
         elif stop == n:
             flags &= ~_F_MALFORMED
-        _turn[0] = (_turn[0] + 1) & 0xFFFFFFFF
+        _turn[0] = (_turn[0] + 1) & _TURN_MAX
         while i < stop:
             if i + 4 > stop:
                 flags |= _F_MALFORMED
@@ -568,16 +572,16 @@ def ssl2_client_hello(view: memoryview, at: int, size: int) -> ClientTexts:
     spec, session, challenge = (int.from_bytes(data[i : i + 2], "big") for i in (2, 4, 6))
     flags = SSL2_FORMAT | (MALFORMED if 8 + spec + session + challenge > size else 0)
     kinds = [int.from_bytes(data[i : i + 3], "big") for i in range(8, min(8 + spec, len(data)) - 2, 3)]
-    h = g = 0x4BF29CE484222325
+    h = g = _FNV_BASIS
     for suite in kinds:
         if suite == 0x5600:
             flags |= FALLBACK_SCSV
         elif suite == 0x00FF:
             flags |= RENEGOTIATION_SCSV
         elif suite < 0x10000:
-            h = ((h ^ suite) * 0x100000001B3) & 0x7FFFFFFFFFFFFFFF
+            h = ((h ^ suite) * _FNV_PRIME) & _MASK63
             if classify.RULES[suite] & classify.EVERY_VERSION:
-                g = ((g ^ suite) * 0x100000001B3) & 0x7FFFFFFFFFFFFFFF
+                g = ((g ^ suite) * _FNV_PRIME) & _MASK63
     FACTS[:7] = (flags, version, version, 0, 0, h, g)
     i = 8 + spec
     return ClientTexts(data[i : i + session], data[i + session : i + session + challenge], b"", b"", "", "")

@@ -162,6 +162,8 @@ _RUN_LIMIT = cython.declare(cython.longlong, limits.LOW_RUN_BYTES)
 _TEXT_MIN = cython.declare(cython.longlong, limits.TEXT_MIN_BYTES)
 _ENTROPY_MIN = cython.declare(cython.longlong, limits.ENTROPY_MIN_BYTES)
 _JUDGED = cython.declare(cython.longlong, limits.ENTROPY_MAX_BYTES)
+# declared, because a bare literal of 32 bits and more would be a Python object
+_MASK32 = cython.declare(cython.longlong, 0xFFFFFFFF)
 _CONFIRM_HEADERS = cython.declare(cython.longlong, 3)
 
 
@@ -192,7 +194,7 @@ def _emit(out, count, st, chunks, s, c, kind, offset, size, end, flags, value, v
     out[o + 11] = st[s + _BODY_BYTES]
     out[o + 12] = chunks[c + 5]
     out[o + 13] = chunks[c + 6]
-    out[o + 14] = (chunks[c + 7] + end - chunks[c + 1]) & 0xFFFFFFFF
+    out[o + 14] = (chunks[c + 7] + end - chunks[c + 1]) & _MASK32
     out[o + 15] = chunks[c + 9]
     out[o + 16] = value
     out[o + 17] = value2

@@ -295,6 +295,9 @@ _CLOSE_NOTIFY = cython.declare(cython.int, int(Ev.CLOSE_NOTIFY))
 _EV_FATAL = cython.declare(cython.int, int(Ev.FATAL))
 _EV_DATA = cython.declare(cython.int, int(Ev.DATA))
 
+# declared, because a bare literal of 32 bits and more would be a Python object
+_MASK32 = cython.declare(cython.longlong, 0xFFFFFFFF)
+_HALF = cython.declare(cython.longlong, 0x80000000)
 _N_EV = cython.declare(cython.Py_ssize_t, len(Ev))
 _MAX_EVENTS = cython.declare(cython.longlong, limits.EVENTS_PER_CONNECTION)
 _HELLO_LIMIT = cython.declare(cython.longlong, limits.HELLO_BYTES)
@@ -448,8 +451,8 @@ def _step(ts, matrix, rows, out, count, b, r, d, ev, message):  # type: ignore[n
 @cython.locals(ack=cython.longlong, mark=cython.longlong, d=cython.longlong)
 def _seen(ack, mark):  # type: ignore[no-untyped-def]
     """The acknowledgment number covers everything before `mark` (RFC 9293 3.4)."""
-    d = (ack - mark) & 0xFFFFFFFF
-    return d < 0x80000000
+    d = (ack - mark) & _MASK32
+    return d < _HALF
 
 
 @cython.cfunc
