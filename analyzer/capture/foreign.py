@@ -9,6 +9,7 @@ What has no magic is called "perhaps" that; what can't be told is not guessed.
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Final
 
@@ -112,12 +113,11 @@ def _describe_text(head: bytes) -> str | None:
         return (
             "UTF-16 text, as PowerShell's > makes of a capture, too: let the capture program write the file"
         )
+    decoder = codecs.getincrementaldecoder("utf-8")()  # it leaves out a last character that is cut
     try:
-        text = head[:-3].decode() if len(head) == HEAD_BYTES else head.decode()
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # otherwise it is the last character that was cut
-            return None
-        text = head[: error.start].decode()
+        text = decoder.decode(head)
+    except UnicodeDecodeError:
+        return None
     if _CONTROLS.search(text):
         return None
     for start, what in _TEXTS:

@@ -136,10 +136,7 @@ def _open_standard_input() -> StoredBytes:
     if os.isatty(descriptor):
         why = "standard input is a terminal: pipe a capture into it, or name a file"
         raise CaptureError(STANDARD_INPUT, 0, why)
-    try:
-        raw = open(descriptor, "rb", buffering=0, closefd=False)  # noqa: SIM115 - a descriptor has no path
-    except OSError as error:  # a directory as standard input, for one
-        raise CaptureError(STANDARD_INPUT, 0, f"can't read it: {describe_error(error)}") from error
+    raw = open(descriptor, "rb", buffering=0, closefd=False)  # noqa: SIM115 - closed by StoredBytes
     return StoredBytes(raw, size=_regular_size(descriptor))
 
 
