@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from hashlib import md5, sha256
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from analyzer.tls.handshake import ClientHello, ServerHello
 from analyzer.wire.iana import GREASE, ExtensionType, ProtocolVersion
+
+if TYPE_CHECKING:  # the engine fingerprints from numbers and must not wait for the full parser
+    from analyzer.tls.handshake import ClientHello, ServerHello
 
 JA4_VERSIONS: Final[dict[int, str]] = {
     ProtocolVersion.TLS1_3: "13",
