@@ -81,15 +81,17 @@ def _connections(analysis: Analysed, tally: Tally) -> str:
     share = {0: "none of them TLS", tcp: "all of them TLS"}.get(tls, f"{tls:,} of them TLS")
     if tcp == 1:
         share = "TLS" if tls else "not TLS"
-    sentence = f"{count(tcp, 'TCP connection')}, {share}"
-    if tls:
-        order = {name: at for at, name in enumerate(VERSIONS)}
-        versions = sorted(tally.versions.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))
-        sentence += ": " + listed(
-            f"{number:,} {'without a version agreed' if name == UNKNOWN else version_name(name)}"
-            for name, number in versions
-        )
-    return sentence + "."
+    if not tls:
+        return f"{count(tcp, 'TCP connection')}, {share}."
+    order = {name: at for at, name in enumerate(VERSIONS)}
+    versions = sorted(tally.versions.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))
+    if len(versions) == 1 and versions[0][0] != UNKNOWN:
+        return f"{count(tcp, 'TCP connection')}, {share.removesuffix('TLS')}{version_name(versions[0][0])}."
+    agreed = listed(
+        f"{number:,} {'without a version agreed' if name == UNKNOWN else version_name(name)}"
+        for name, number in versions
+    )
+    return f"{count(tcp, 'TCP connection')}, {share}: {agreed}."
 
 
 def _verdict(tally: Tally) -> str:

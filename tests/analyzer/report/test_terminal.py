@@ -76,7 +76,7 @@ def test_what_was_not_seen_is_said(analysis):
 
 def test_no_findings_is_not_called_clean(make):
     text = report(make.analysis([make.capture()], [make.connection(0)]))
-    assert "1 TCP connection, TLS: 1 TLS 1.2." in text
+    assert "1 TCP connection, TLS 1.2." in text
     assert "No findings in what could be seen." in text
     assert "No findings: no TLS was seen." in report(make.analysis([make.capture()], []))
 
