@@ -1,9 +1,13 @@
 """File -> blocks of raw packets.
 
-    source.py    opens what the user named (file, -, .gz, .zst, fsspec URL) and picks the format by its magic
+    source.py    opens a capture and picks the format by its magic: start here
+    stored.py    bytes as stored: file, standard input, fsspec URL
+    unpack.py    gzip and zstd
+    blocks.py    the window of the file that is in memory
     pcap.py      classic pcap: both byte orders, micro- and nanoseconds
-    pcapng.py    pcapng: sections, interfaces, tsresol
-    framing.py   (kernel) the loops over record headers of both formats
+    pcapng.py    pcapng: sections, interfaces and their clocks
+    framing.py   (kernel) the loops over the record headers of both formats
+    foreign.py   what a file is that is no capture
 
 A block's packets live in one byte buffer; everything later refers to them by offset and copies nothing.
 """
@@ -35,7 +39,8 @@ class RawPackets:
     wire: npt.NDArray[np.int64]
     time_ns: npt.NDArray[np.int64]
     linktype: npt.NDArray[np.int64]
-    """LINKTYPE_ value of each packet's interface."""
+    """LINKTYPE_ value of each packet's interface; framing.NO_LINKTYPE for a row without bytes, which stands for
+    a pcapng block that is no packet but has a number in Wireshark."""
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -57,6 +62,7 @@ class CaptureInfo:
     format: str = ""
     """pcap or pcapng."""
     packets: int = 0
+    """As Wireshark counts: the number of the last packet."""
     bytes: int = 0
     """Bytes of the decompressed file that were read."""
     size: int | None = None
