@@ -26,7 +26,7 @@ def tidy(conjunction: Iterable[Literal]) -> Conjunction | None:
         match literal:
             case Within(load, ranges):
                 key = load
-                if isinstance(before := kept.get(key), Within):
+                if isinstance(before := kept.get(key), Within) and before.ranges != ranges:
                     literal = replace(literal, ranges=intersection(before.ranges, ranges))
             case Has(size, lacks):
                 key = ("has", lacks)
@@ -98,28 +98,29 @@ def _reached(literals: Iterable[Literal]) -> int:
 def aggregated(conjunctions: list[Conjunction]) -> list[Conjunction]:
     """Alternatives that differ only in the ranges of one load become one: ports become a set of ports."""
     distinct = list(dict.fromkeys(conjunctions))
-    while (pair := _mergeable(distinct)) is not None:
-        rest, load = pair
-        ranges: list[Interval] = []
-        others: list[Conjunction] = []
-        for conjunction in distinct:
-            mine = [one for one in conjunction if isinstance(one, Within) and one.load == load]
-            if mine and frozenset(conjunction) - set(mine) == rest:
-                ranges += mine[0].ranges
-            else:
-                others.append(conjunction)
-        distinct = [*others, ordered({*rest, Within(load, merged(ranges))})]
+    while (fewer := _merged_once(distinct)) is not None:
+        distinct = fewer
     return sorted(distinct, key=lambda conjunction: list(map(rank, conjunction)))
 
 
-def _mergeable(conjunctions: list[Conjunction]) -> tuple[frozenset[Literal], Load] | None:
-    """The first two alternatives that differ in the ranges of one load: what they share, and the load."""
-    seen: set[tuple[frozenset[Literal], Load]] = set()
+def _merged_once(conjunctions: list[Conjunction]) -> list[Conjunction] | None:
+    """Merge what can be merged without looking at a merged one again; None if there is nothing."""
+    alike: dict[tuple[frozenset[Literal], Load], list[Conjunction]] = {}
     for conjunction in conjunctions:
+        whole = frozenset(conjunction)
         for literal in conjunction:
             if isinstance(literal, Within) and literal.load.whole:
-                pair = (frozenset(conjunction) - {literal}, literal.load)
-                if pair in seen:
-                    return pair
-                seen.add(pair)
-    return None
+                alike.setdefault((whole - {literal}, literal.load), []).append(conjunction)
+    left = dict.fromkeys(conjunctions)
+    for (rest, load), members in alike.items():
+        present = [member for member in members if member in left]
+        if len(present) < 2:
+            continue
+        intervals: list[Interval] = []
+        for member in present:
+            del left[member]
+            for literal in member:
+                if isinstance(literal, Within) and literal.load == load:
+                    intervals += literal.ranges
+        left[ordered({*rest, Within(load, merged(intervals))})] = None
+    return list(left) if len(left) < len(conjunctions) else None

@@ -111,7 +111,10 @@ class Bench:
     def _ask(self, method: str, *arguments: object) -> Any:
         if self._requests is None:
             raise LabError("the lab is closed")
-        self._requests.send((method, arguments))
+        try:
+            self._requests.send((method, arguments))
+        except OSError as error:
+            raise LabError(f"the lab's process is gone: {error}") from error
         return self._answer()
 
     def _answer(self) -> Any:

@@ -1,0 +1,209 @@
+"""The command: what goes where, and with which exit status."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+import analyzer
+from rulegen.backends import BACKENDS
+from rulegen.backends.base import Checked
+from rulegen.cli import BACKENDS as BACKEND_NAMES
+from rulegen.cli import HOOKS, app
+from rulegen.ir.rule import Hook
+from rulegen.policies import POLICIES
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def capture(tmp_path):
+    path = tmp_path / "incident.pcap"
+    path.write_bytes(b"capture")
+    return path
+
+
+@pytest.fixture
+def pipeline(monkeypatch, finding, capture):
+    """Stands for analyzer.pipeline: one capture with two findings."""
+    module = ModuleType("analyzer.pipeline")
+    module.findings = [finding("HB01", packets=(11,)), finding("DG01", "A*")]
+
+    def analyze(paths, **options):
+        options["progress"](7)
+        issue = SimpleNamespace(why="the packet is cut", offset=1234)
+        return SimpleNamespace(
+            captures=[SimpleNamespace(path=path, errors=[issue]) for path in paths],
+            iter_findings=lambda: iter(module.findings),
+            iter_connections=lambda: iter(()),
+        )
+
+    module.analyze = analyze
+    monkeypatch.setitem(sys.modules, "analyzer.pipeline", module)
+    monkeypatch.setattr(analyzer, "pipeline", module, raising=False)
+    return module
+
+
+def test_rules_go_to_standard_output_and_the_account_to_standard_error(pipeline, capture):
+    result = run("rules", capture)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("#!/usr/sbin/nft -f\n")
+    digest = hashlib.sha256(b"capture").hexdigest()
+    assert f"# Capture:  incident.pcap sha256 {digest}\n" in result.stdout
+    assert '192.0.2.1 timeout 1d comment "HB01 incident.pcap #11"' in result.stdout
+    assert str(capture.parent) not in result.stdout
+    for words in (
+        "the packet is cut (at byte 1,234)",
+        "2 findings, 1 answered",
+        "HB01 title of HB01",
+        "incident.pcap: packet 11, connection 0, from 192.0.2.1",
+        "by block-ipv4, heartbleed-overread",
+        "Left alone",
+        "both visible addresses are victims",
+    ):
+        assert words in result.stderr
+
+
+def test_the_file_is_written(pipeline, capture, tmp_path):
+    target = tmp_path / "rules.nft"
+    result = run("rules", capture, "-o", target)
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert target.read_text().startswith("#!/usr/sbin/nft -f\n")
+
+
+def test_options_reach_the_rules(pipeline, capture):
+    result = run(
+        "rules", capture, "-p", "block", "-p", "heartbleed:direction=to-server", "--ports", "443,8443",
+        "--ttl", "7d", "--hook", "prerouting", "--finding", "DG01:client", "--no-defragment", "--no-check",
+    )  # fmt: skip
+    assert result.exit_code == 0
+    for words in (
+        "hook prerouting priority",
+        "tcp dport { 443, 8443 }",
+        "timeout 7d",
+        "heartbleed:ports=443,8443,direction=to-server",
+    ):
+        assert words in result.stdout
+    assert "ct state" not in result.stdout
+    assert "heartbleed-overread is narrower in nft: " in result.stderr
+    assert "IP fragments pass unjudged" in result.stderr
+    assert "accepts" not in result.stderr
+
+
+def test_a_policy_needs_no_capture():
+    result = run("rules", "--policy", "heartbleed", "--no-check")
+    assert result.exit_code == 0
+    assert "heartbleed-overread" in result.stdout
+    assert result.stderr == "no findings\n"
+
+
+def test_nothing_to_answer_is_said_and_is_no_failure(pipeline, capture):
+    pipeline.findings = []
+    result = run("rules", capture, "--no-check")
+    assert result.exit_code == 0
+    assert "table inet tlswall" in result.stdout
+    assert "the ruleset is empty" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "Name a capture, or a policy"),
+        (("-p", "nonsense"), "no policy 'nonsense'"),
+        (("-p", "block:side=left"), "one of auto, source"),
+        (("-p", "block", "--ttl", "soon"), "is no duration"),
+        (("-p", "heartbleed", "--ports", "0"), "is no port"),
+        (("-p", "block", "--ports", "443"), "takes ports"),
+        (("-p", "block", "--finding", "DG06:victim"), "id:client"),
+        (("-p", "block", "--hook", "ingress"), "not one of forward"),
+        (("-p", "block", "--backend", "pf"), "not one of nft"),
+    ],
+)
+def test_bad_usage_has_status_2_and_writes_nothing(arguments, words):
+    result = run("rules", *arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert words in " ".join(result.stderr.replace("│", "").split())
+
+
+def test_what_the_tool_refuses_is_not_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        type(BACKENDS[0]), "check", lambda self, text: Checked(accepted=False, message="line 1: no")
+    )
+    target = tmp_path / "rules.nft"
+    result = run("rules", "-p", "block", "-o", target)
+    assert result.exit_code == 2
+    assert "nft refuses them: line 1: no" in result.stderr
+    assert not target.exists()
+
+
+def test_a_missing_tool_is_said_and_is_no_failure(monkeypatch):
+    monkeypatch.setattr("rulegen.backends.offline.shutil.which", lambda name, path=None: None)
+    result = run("rules", "-p", "block")
+    assert result.exit_code == 0
+    assert "not checked: nft is not installed (apt install nftables)" in result.stderr
+
+
+def test_a_hostile_name_steers_no_terminal(pipeline, capture, finding):
+    pipeline.findings = [finding("\x1b]0;owned\x07", title="\x1b[31m\u202e")]
+    result = run("rules", capture, "--no-check")
+    assert result.exit_code == 0
+    assert "\x1b" not in result.stderr
+    assert "\x1b" not in result.stdout
+    assert "\u202e" not in result.stderr
+
+
+def test_policies_are_explained():
+    result = run("policies")
+    assert result.exit_code == 0
+    for policy in POLICIES:
+        assert f"\n{policy.name}\n" in f"\n{result.stdout}"
+    assert result.stdout.count("bypass") >= len(POLICIES)
+    assert run("policies", "block").stdout.startswith("block\n")
+    assert run("policies", "nonsense").exit_code == 2
+
+
+def test_every_policy_says_what_it_stops_costs_and_how_it_is_bypassed():
+    assert len({policy.name for policy in POLICIES}) == len(POLICIES)
+    for policy in POLICIES:
+        assert all(len(text) > 60 for text in (policy.stops, policy.costs, policy.bypass))
+        assert all(parameter.meaning for parameter in policy.parameters)
+        for parameter in policy.parameters:
+            assert not parameter.choices or parameter.default in parameter.choices
+
+
+def test_names_that_help_knows_without_importing():
+    assert tuple(Hook) == HOOKS
+    assert tuple(backend.name for backend in BACKENDS) == BACKEND_NAMES
+
+
+def test_the_analysers_commands_are_there_and_start_without_the_heavy_packages():
+    code = (
+        "import sys; from rulegen.cli import app; "
+        "names = {c.name or c.callback.__name__ for c in app.registered_commands}; "
+        "print(sorted(names)); "
+        "print(sorted({'pandas', 'pyarrow', 'numpy', 'scapy', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=dict(os.environ),
+    )
+    names, heavy = done.stdout.splitlines()
+    assert {"analyze", "states", "schema", "crosscheck", "rules", "policies"} <= set(eval(names))
+    assert heavy == "[]"
