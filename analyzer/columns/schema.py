@@ -3,8 +3,9 @@
 One row per column: name, dtype, unit, meaning. The decoder, the pandas frame, the documentation and the tests
 read these rows, so that a column is described once.
 
-Every offset lies within the packet (or the datagram that it completed), whatever the kind: where a packet
-has no such header the offset is the packet's start, and numbers that were not in the packet are 0.
+Every offset lies within the packet (or the datagram that it completed), and network <= transport <= payload,
+whatever the kind; a header that a packet lacks has the offset of the one before it, or of the packet. Numbers
+that were not in the packet are 0.
 """
 
 from __future__ import annotations

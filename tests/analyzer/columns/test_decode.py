@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, Jumbo
 from scapy.layers.l2 import Ether
@@ -17,6 +19,7 @@ from scapy.packet import Packet, Raw
 
 from analyzer.columns import decode as compiled
 from analyzer.columns.schema import PACKETS, Kind
+from analyzer.wire.fields import FIELDS, Layer
 from analyzer.wire.linktypes import SUPPORTED, LinkType
 from tests.analyzer.columns.blocks import as_lists, block, decoded, row
 from tests.analyzer.columns.encapsulations import CASES, ETHER, MACS, PAYLOAD, SEGMENT, V4, V6, Case, vxlan
@@ -115,6 +118,40 @@ def _agree(ours: dict[str, Any], theirs: dict[str, str]) -> bool:
     if kind is Kind.UDP:
         shown |= {"udp.srcport": str(ours["sport"]), "udp.dstport": str(ours["dport"])}
     return shown == {name: theirs[name] for name in shown} and (kind is Kind.TCP) == (theirs["tcp.len"] != "")
+
+
+# --- the same offsets as rules and tests use ---------------------------------------------------------
+
+
+@given(st.binary(min_size=40, max_size=40), st.binary(min_size=20, max_size=20), st.sampled_from([4, 6]))
+def test_columns_are_what_fields_say(network: bytes, transport: bytes, version: int) -> None:
+    """IP and TCP headers of random bytes, apart from what makes them whole."""
+    ip = bytearray(network)
+    if version == 4:
+        del ip[20:]
+        ip[0], ip[2:4], ip[6:8], ip[9] = 0x45, (40).to_bytes(2), b"\0\0", 6
+    else:
+        ip[0], ip[4:6], ip[6] = 0x60 | ip[0] & 15, (20).to_bytes(2), 6
+    tcp = bytearray(transport)
+    tcp[12] = 0x50 | tcp[12] & 15
+    packet = bytes(ip + tcp)
+
+    def field(name: str) -> int:
+        place = FIELDS[name]
+        at = place.byte_offset + (len(ip) if place.layer is Layer.TRANSPORT else 0)
+        behind = 8 * place.width_bytes - place.bit_offset - place.width_bits
+        return int.from_bytes(packet[at : at + place.width_bytes]) >> behind & ((1 << place.width_bits) - 1)
+
+    prefix, hops, mapped = ("ip", "ttl", 0xFFFF << 32) if version == 4 else ("ip6", "hoplimit", 0)
+    columns = one(compiled, packet, linktype=LinkType.RAW)
+    assert columns["src_hi"] << 64 | columns["src_lo"] == field(f"{prefix}.saddr") | mapped
+    assert columns["dst_hi"] << 64 | columns["dst_lo"] == field(f"{prefix}.daddr") | mapped
+    assert columns["ttl"] == field(f"{prefix}.{hops}")
+    assert columns["ip_id"] == (field("ip.id") if version == 4 else 0)
+    for column, name in (("sport", "sport"), ("dport", "dport"), ("seq", "sequence"), ("ack", "ackseq"),
+                         ("window", "window")):  # fmt: skip
+        assert columns[column] == field(f"tcp.{name}")
+    assert columns["flags"] == (field("tcp.reserved") & 1) << 8 | field("tcp.flags")
 
 
 # --- lengths --------------------------------------------------------------------------------------

@@ -29,10 +29,9 @@ def check(raw: RawPackets) -> None:
     columns = decoded(UNCOMPILED.decode, raw)
     assert as_lists(columns) == as_lists(decoded(kernel.decode, raw))
     start, end = raw.offset, raw.offset + raw.captured
-    for name in ("network_offset", "transport_offset", "payload_offset"):
-        offset = getattr(columns, name)
-        assert (start <= offset).all()
-        assert (offset <= end).all()
+    assert (start <= columns.network_offset).all()
+    assert (columns.network_offset <= columns.transport_offset).all()
+    assert (columns.transport_offset <= columns.payload_offset).all()
     assert (columns.payload_offset + columns.payload_captured <= end).all()
     assert (columns.payload_captured >= 0).all()
     assert (columns.payload_captured <= columns.payload_length).all()

@@ -335,3 +335,29 @@ def test_tshark_completes_in_the_same_packets(tmp_path: Path) -> None:
     ]
     assert ours == [theirs["tcp.len"] for theirs in dissect(capture)]
     assert ours.count(str(len(DATA))) == 8
+
+
+@given(st.data())
+def test_damaged_fragments_never_raise(data: st.DataObject) -> None:
+    """Everything is small, so that damaged fragments still meet; offsets stay in packet or headroom."""
+    small = bytes(UDP(sport=1, dport=4789) / Raw(b"\x08" + bytes(7)) / ETHER / v6(0, None, data=SEGMENT[:96]))
+    frames = []
+    for fragment, options in ((v4, {"proto": 17}), (v6, {"protocol": 17, "before": IPv6ExtHdrDestOpt()})):
+        parts = [fragment(at, at + 48, more=at < 144, data=small, **options) for at in (0, 48, 96, 144)]
+        frames += [bytes(ETHER / part) for part in parts]
+    for _ in range(data.draw(st.integers(0, 20))):
+        at = data.draw(st.integers(0, len(frames) - 1))
+        damaged = bytearray(frames[at])
+        damaged[data.draw(st.integers(12, min(len(damaged), 80) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        frames.insert(at, bytes(damaged[: data.draw(st.integers(14, len(damaged)))]))
+    raw = block(frames, headroom=4096)
+    columns = decoded(decode, raw)
+    headroom = Headroom(4096)
+    FragmentReassembler().complete(raw, columns, headroom.take)
+    end = columns.payload_offset + columns.payload_captured
+    for index, network in enumerate(columns.network_offset.tolist()):
+        begin, stop = 0, headroom.taken
+        if network >= headroom.size:
+            begin, stop = raw.offset[index], raw.offset[index] + raw.captured[index]
+        assert begin <= network <= columns.transport_offset[index]
+        assert columns.transport_offset[index] <= columns.payload_offset[index] <= end[index] <= stop
