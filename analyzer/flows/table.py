@@ -57,6 +57,17 @@ class Field(IntEnum):
     DATA_AFTER_RST = 19
     """Segments with payload, after the RST, from the side that seems to have sent it."""
     CLOSED_NS = 20
+    LAST_TTL_0 = 21
+    """TTL of the direction's last packet that is no RST."""
+    LAST_TTL_1 = 22
+    ODD_TTL_PACKET_0 = 23
+    """First packet of the direction, RST apart, whose TTL is not that of its first packet; ODD_TTL is what it has."""
+    ODD_TTL_PACKET_1 = 24
+    ODD_TTL_0 = 25
+    ODD_TTL_1 = 26
+    FIRST_DATA_0 = 27
+    """The direction's first packet with payload."""
+    FIRST_DATA_1 = 28
 
 
 FIELDS: Final = len(Field)
@@ -78,6 +89,10 @@ _RST_TTL = cython.declare(cython.Py_ssize_t, int(Field.RST_TTL))
 _TTL = cython.declare(cython.Py_ssize_t, int(Field.TTL_0))
 _DATA_AFTER_RST = cython.declare(cython.Py_ssize_t, int(Field.DATA_AFTER_RST))
 _CLOSED_NS = cython.declare(cython.Py_ssize_t, int(Field.CLOSED_NS))
+_LAST_TTL = cython.declare(cython.Py_ssize_t, int(Field.LAST_TTL_0))
+_ODD_TTL_PACKET = cython.declare(cython.Py_ssize_t, int(Field.ODD_TTL_PACKET_0))
+_ODD_TTL = cython.declare(cython.Py_ssize_t, int(Field.ODD_TTL_0))
+_FIRST_DATA = cython.declare(cython.Py_ssize_t, int(Field.FIRST_DATA_0))
 _NFIELDS = cython.declare(cython.Py_ssize_t, len(Field))
 _TCP = cython.declare(cython.int, int(Kind.TCP))
 _FIN = cython.declare(cython.int, 1)
@@ -236,6 +251,13 @@ def _track(
         fields[b + _LAST_NS] = time_ns[i]
         if fields[b + _PACKETS + d] == 0:
             fields[b + _TTL + d] = ttl[i]
+        if not f & _RST:
+            fields[b + _LAST_TTL + d] = ttl[i]
+            if ttl[i] != fields[b + _TTL + d] and fields[b + _ODD_TTL_PACKET + d] == 0:
+                fields[b + _ODD_TTL_PACKET + d] = packet[i]
+                fields[b + _ODD_TTL + d] = ttl[i]
+        if length[i] > 0 and fields[b + _FIRST_DATA + d] == 0:
+            fields[b + _FIRST_DATA + d] = packet[i]
         fields[b + _PACKETS + d] += 1
         fields[b + _BYTES + d] += length[i]
         if f & _SYN_FLAG and fields[b + _SYN + d] == 0:
@@ -404,7 +426,7 @@ class FlowTable:
     def due(self, now_ns: int) -> npt.NDArray[np.int32]:
         """Slots to retire after a block: used again, closed or idle for their time-out, or the oldest when there are too many.
 
-        Source of the time-outs: Linux nf_conntrack_tcp_timeout_time_wait and _established; of the cap: nf_conntrack_max.
+        Source of the time-outs: Linux nf_conntrack_tcp_timeout_time_wait and _established; of the cap on all: nf_conntrack_max.
         """
         live = np.flatnonzero(self._live).astype(np.int32)
         if not len(live):
@@ -413,14 +435,10 @@ class FlowTable:
         idle = now_ns - fields[live, Field.LAST_NS]
         closed = fields[live, Field.CLOSED] != 0
         due = (closed & (idle > limits.CLOSED_TIMEOUT_NS)) | (idle > limits.IDLE_TIMEOUT_NS)
-        excess = len(live) - int(due.sum()) - limits.OPEN_CONNECTIONS
         if len(self._superseded):
             due |= np.isin(live, self._superseded)
-        if excess > 0:
-            # closed ones first, then the longest idle
-            order = np.lexsort((fields[live, Field.LAST_NS], ~closed, due))
-            order = order[~due[order]]
-            due[order[:excess]] = True
+        _retire_oldest(due, closed, fields[live, Field.CLOSED_NS], limits.CLOSED_CONNECTIONS)
+        _retire_oldest(due, ~due, fields[live, Field.LAST_NS], limits.OPEN_CONNECTIONS)
         return live[due]
 
     def live(self) -> npt.NDArray[np.int32]:
@@ -438,3 +456,13 @@ class FlowTable:
         free = int(self._scalars[1])
         self._free[free : free + len(slots)] = slots[::-1]
         self._scalars[1] = free + len(slots)
+
+
+def _retire_oldest(
+    due: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_], since: npt.NDArray[np.int64], limit: int
+) -> None:
+    """Where more than `limit` of some connections would stay, mark the oldest as due, an eighth more than needed."""
+    staying = np.flatnonzero(among & ~due)
+    if len(staying) > limit:
+        oldest = np.argsort(since[staying], kind="stable")[: len(staying) - limit + limit // 8]
+        due[staying[oldest]] = True
