@@ -19,16 +19,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
 from analyzer.errors import CaptureError
 from analyzer.model import Side
 from analyzer.tls.handshake import HELLO_RETRY_REQUEST_RANDOM
-from analyzer.wire.iana import HandshakeType, Ssl2MessageType
+from analyzer.wire.iana import ContentType, HandshakeType, Ssl2MessageType
 
 OPTIONS: Final = ("-n", "-o", "tcp.reassemble_out_of_order:TRUE")
 """No name resolution; segments out of order are put in order, which tshark 4.0 does not do by default."""
+
+_HEARTBEAT_TYPE: Final = "tls.heartbeat_message.type"
+_HEARTBEAT_LENGTH: Final = "tls.heartbeat_message.payload_length"
 
 FIELDS: Final = (
     "frame.number",
@@ -42,6 +46,7 @@ FIELDS: Final = (
     "tls.record.content_type",
     "tls.record.opaque_type",
     "tls.handshake.type",
+    "tls.handshake.length",
     "tls.handshake.version",
     "tls.handshake.random",
     "tls.handshake.ciphersuite",
@@ -53,7 +58,8 @@ FIELDS: Final = (
     "tls.handshake.ja3s",
     "tls.alert_message.level",
     "tls.alert_message.desc",
-    "tls.heartbeat_message.type",
+    _HEARTBEAT_TYPE,
+    _HEARTBEAT_LENGTH,
 )
 
 
@@ -72,7 +78,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    side: Side
+    side: Side | None
     level: int
     description: int
     packet: int
@@ -80,14 +86,17 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A handshake message or heartbeat that tshark could read, in the packet that completes it."""
+    """A message that tshark could read, in the packet that completes it."""
 
     connection: int
     packet: int
-    side: Side
+    side: Side | None
+    """None where no hello says who is who."""
     kind: str
-    """handshake, ssl2 or heartbeat."""
+    """handshake, ssl2, heartbeat or change_cipher_spec."""
     type: int
+    length: int = 0
+    """As the message says: of a handshake message's body, of a heartbeat's payload."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +142,7 @@ class TlsConnection:
     alerts: list[Alert] = field(default_factory=list)
     """Those in clear."""
     messages: list[Message] = field(default_factory=list)
-    records: Counter[tuple[Side, int]] = field(default_factory=Counter)
+    records: Counter[tuple[Side | None, int]] = field(default_factory=Counter)
     """Records of each side and content type, complete in the capture."""
 
 
@@ -286,18 +295,13 @@ class _Gathering:
 
     def _take(self, frame: TlsFrame) -> None:
         connection = self.connection
-        side = Side.CLIENT if frame.source == connection.client else Side.SERVER
+        side: Side | None = Side.CLIENT if frame.source == connection.client else Side.SERVER
+        if connection.client is None:
+            side = None
         for name in ("tls.record.content_type", "tls.record.opaque_type"):
             connection.records.update((side, content_type) for content_type in frame.numbers(name))
         types = frame.numbers("tls.handshake.type")
-        kind = "ssl2" if "tls.handshake.cipherspec" in frame.values else "handshake"
-        for message_kind, numbers in (
-            (kind, types),
-            ("heartbeat", frame.numbers("tls.heartbeat_message.type")),
-        ):
-            connection.messages += [
-                Message(connection.connection, frame.packet, side, message_kind, number) for number in numbers
-            ]
+        self._take_messages(frame, types, side)
         levels = frame.numbers("tls.alert_message.level")
         descriptions = frame.numbers("tls.alert_message.desc")
         for level, description in zip(levels, descriptions, strict=False):
@@ -307,6 +311,19 @@ class _Gathering:
             _take_client_hello(connection, frame)
         elif side == Side.SERVER and connection.version is None:
             _take_server_hello(connection, frame, types)
+
+    def _take_messages(self, frame: TlsFrame, types: Sequence[int], side: Side | None) -> None:
+        kind = "ssl2" if "tls.handshake.cipherspec" in frame.values else "handshake"
+        changes = [n for n in frame.numbers("tls.record.content_type") if n == ContentType.CHANGE_CIPHER_SPEC]
+        for message_kind, numbers, lengths in (
+            (kind, types, frame.numbers("tls.handshake.length")),
+            ("heartbeat", frame.numbers(_HEARTBEAT_TYPE), frame.numbers(_HEARTBEAT_LENGTH)),
+            ("change_cipher_spec", changes, ()),
+        ):
+            for number, length in zip_longest(numbers, lengths[: len(numbers)], fillvalue=0):
+                self.connection.messages.append(
+                    Message(self.connection.connection, frame.packet, side, message_kind, number, length)
+                )
 
 
 def _take_client_hello(connection: TlsConnection, frame: TlsFrame) -> None:

@@ -9,6 +9,7 @@ from analyzer.crosscheck import tshark
 from analyzer.crosscheck.tshark import (
     Alert,
     Endpoint,
+    Message,
     TlsFrame,
     TsharkMissing,
     dissect,
@@ -37,13 +38,14 @@ def test_a_full_handshake():
     assert (connection.version, connection.cipher_suite) == (0x0303, 0x0004)
     assert connection.ja3 == "bd9c99b3a0f752c3ab8b052a79e9de3e"
     assert connection.ja3s == "c253ec3ad88e42f8da4032682892f9a0"
-    types = [(message.packet, message.side, message.type) for message in connection.messages]
-    assert types == [
-        (4, Side.CLIENT, 1),
-        (5, Side.SERVER, 2),
-        (8, Side.SERVER, 11),
-        (8, Side.SERVER, 14),
-        (10, Side.CLIENT, 16),
+    assert connection.messages == [
+        Message(0, 4, Side.CLIENT, "handshake", 1, 313),
+        Message(0, 5, Side.SERVER, "handshake", 2, 77),
+        Message(0, 8, Side.SERVER, "handshake", 11, 3823),
+        Message(0, 8, Side.SERVER, "handshake", 14, 0),
+        Message(0, 10, Side.CLIENT, "handshake", 16, 258),
+        Message(0, 10, Side.CLIENT, "change_cipher_spec", 20),
+        Message(0, 11, Side.SERVER, "change_cipher_spec", 20),
     ]
     assert connection.records == {
         (Side.CLIENT, 22): 3,
@@ -92,6 +94,12 @@ def test_ssl2_hello():
     (connection,) = tls_connections(CAPTURES.parent / "crafted" / "dg14-sslv2.pcap")
     assert connection.version == 0x0002
     assert [(message.kind, message.type) for message in connection.messages[:2]] == [("ssl2", 1), ("ssl2", 4)]
+
+
+def test_without_a_hello_nobody_is_client_or_server():
+    (connection,) = tls_connections(CAPTURES.parent / "crafted" / "tcp-midstream-handshake.pcap")
+    assert (connection.client, connection.server, connection.version) == (None, None, None)
+    assert {message.side for message in connection.messages} == {None}
 
 
 def test_a_capture_is_read_lazily():
