@@ -38,7 +38,18 @@ COLUMNS: Final = (
 _INDEX: Final = {name: index for index, name in enumerate(COLUMNS)}
 assert len(_INDEX) == len(COLUMNS)
 
-TEXTS: Final = ("sni", "alpn_offered", "alpn", "ja3", "ja4", "ja3s", "alerts", "client_random", "server_random", "session_id")
+TEXTS: Final = (
+    "sni",
+    "alpn_offered",
+    "alpn",
+    "ja3",
+    "ja4",
+    "ja3s",
+    "alerts",
+    "client_random",
+    "server_random",
+    "session_id",
+)
 
 RESUMED: Final = ("unknown", "no", "session_id", "ticket", "psk")
 VERSION_NAMES: Final = {
@@ -87,7 +98,9 @@ class Batch:
         index = np.flatnonzero(order) if order.dtype == bool else order
         positions = index.tolist()
         return Batch(
-            self.numbers[index], self.keys[index], {name: [values[i] for i in positions] for name, values in self.texts.items()}
+            self.numbers[index],
+            self.keys[index],
+            {name: [values[i] for i in positions] for name, values in self.texts.items()},
         )
 
     def side(self, name: str, server: bool) -> npt.NDArray[np.int64]:
@@ -119,7 +132,9 @@ class Batch:
 def join(batches: Sequence[Batch]) -> Batch:
     """One batch of several."""
     if not batches:
-        return Batch(np.empty((0, len(COLUMNS)), np.int64), np.empty((0, 5), np.uint64), {name: [] for name in TEXTS})
+        return Batch(
+            np.empty((0, len(COLUMNS)), np.int64), np.empty((0, 5), np.uint64), {name: [] for name in TEXTS}
+        )
     if len(batches) == 1:
         return batches[0]
     return Batch(
@@ -130,10 +145,14 @@ def join(batches: Sequence[Batch]) -> Batch:
 
 
 def collect(
-    slots: npt.NDArray[np.int32], capture: int, table: FlowTable, streams: Reassembler, walk: RecordWalk, tracker: Tracker
+    slots: npt.NDArray[np.int32],
+    capture: int,
+    table: FlowTable,
+    streams: Reassembler,
+    walk: RecordWalk,
+    tracker: Tracker,
 ) -> Batch:
-    """The finished connections of these slots, in the order of their numbers, without texts of what has no TLS."""
-    slots = slots[np.argsort(table.fields[slots, Field.CONNECTION], kind="stable")]
+    """The finished connections of these slots, in that order."""
     parts = [np.full((len(slots), 1), capture, dtype=np.int64), table.fields[slots]]
     for direction in (0, 1):
         parts.append(streams.state[2 * slots + direction][:, _STREAM_COLUMNS])
@@ -172,7 +191,9 @@ def attach_alerts(batch: Batch, events: npt.NDArray[np.int64]) -> None:
         return
     position = {connection: row for row, connection in enumerate(batch["CONNECTION"].tolist())}
     column = batch.texts["alerts"]
-    for connection, side, message, packet in alerts[:, [Event.CONNECTION, Event.SIDE, Event.MESSAGE, Event.LAST_PACKET]].tolist():
+    for connection, side, message, packet in alerts[
+        :, [Event.CONNECTION, Event.SIDE, Event.MESSAGE, Event.LAST_PACKET]
+    ].tolist():
         row = position.get(connection)
         if row is not None:
             column[row] += f"{side} {message >> 8} {message & 0xFF} {packet};"
@@ -226,14 +247,23 @@ def _prelude(client: bytes, server: bytes) -> str:
 
 
 @lru_cache(maxsize=4096)
-def starttls(client_a: int, client_b: int, client_bytes: int, server_a: int, server_b: int, server_bytes: int) -> str | None:
+def starttls(
+    client_a: int, client_b: int, client_bytes: int, server_a: int, server_b: int, server_bytes: int
+) -> str | None:
     """Which protocol, if any, was spoken before TLS, from the first 14 bytes of each side."""
 
     def head(a: int, b: int, count: int) -> bytes:
-        return a.to_bytes(7, "big")[-min(count, 7) :] + (b.to_bytes(7, "big")[-(count - 7) :] if count > 7 else b"") if count else b""
+        return (
+            a.to_bytes(7, "big")[-min(count, 7) :]
+            + (b.to_bytes(7, "big")[-(count - 7) :] if count > 7 else b"")
+            if count
+            else b""
+        )
 
     client, server = head(client_a, client_b, client_bytes), head(server_a, server_b, server_bytes)
-    if client and (20 <= client[0] <= 24 or (client[0] & 0x80 and client[2:3] == b"\x01") or client[3:4] == b"\x01"):
+    if client and (
+        20 <= client[0] <= 24 or (client[0] & 0x80 and client[2:3] == b"\x01") or client[3:4] == b"\x01"
+    ):
         if client[:1] != b"\x04":
             return None
     if not client and (not server or 20 <= server[0] <= 24):

@@ -31,6 +31,9 @@ CLOSED_TIMEOUT_NS: Final = 120_000_000_000
 IDLE_TIMEOUT_NS: Final = 432_000_000_000_000
 """Linux nf_conntrack_tcp_timeout_established: 5 days."""
 
+CLOSED_CONNECTIONS: Final = 16_384
+"""Closed connections that wait for late segments; the oldest go first. At 10,000 new connections a second that is over a second."""
+
 OPEN_CONNECTIONS: Final = 262_144
 """Linux nf_conntrack_max on a machine of 16 GiB and more. Past it the closed and the longest idle are reported early."""
 
@@ -88,6 +91,9 @@ EVENTS_PER_CONNECTION: Final = 512
 
 FINDING_PACKETS: Final = 100
 """Packets that a finding names; evidence["packet_count"] has their number."""
+
+RETIRED_AT_ONCE: Final = 4096
+"""Connections that are judged together: large enough for columns, small enough for memory."""
 
 # --- tables --------------------------------------------------------------------------------------------------
 

@@ -63,7 +63,11 @@ def analyze(
     analysis = Analysis()
     done = packets = 0
     for index, path in enumerate(named):
-        engine = Engine(analysis, index, judge=ProfileJudge(index, tuple(ports)) if profile == "nf_conntrack_tls" else None)
+        engine = Engine(
+            analysis,
+            index,
+            judge=ProfileJudge(index, tuple(ports)) if profile == "nf_conntrack_tls" else None,
+        )
 
         def report(position: int, base: int = done, count: int = packets, engine: Engine = engine) -> None:
             if progress is not None:
@@ -74,7 +78,9 @@ def analyze(
         done += engine.position
         packets += engine.info.packets
     if profile == "default":
-        across = (hit for detector in DETECTORS if detector.across for hit in detector.across(analysis.batches()))
+        across = (
+            hit for detector in DETECTORS if detector.across for hit in detector.across(analysis.batches())
+        )
         analysis.add(connections.join([]), findings(RULES, across))
     return analysis
 
@@ -82,7 +88,9 @@ def analyze(
 class Engine:
     """The stages with their tables, for one capture."""
 
-    def __init__(self, analysis: Analysis, capture: int, *, judge: ProfileJudge | None = None, messages: bool = False) -> None:
+    def __init__(
+        self, analysis: Analysis, capture: int, *, judge: ProfileJudge | None = None, messages: bool = False
+    ) -> None:
         self.info = CaptureInfo("")
         self.position = 0
         self.flows = FlowTable()
@@ -105,9 +113,13 @@ class Engine:
             for raw in reader:
                 self._top = len(self._carried)
                 raw.buffer[: self._top] = self._carried
-                columns = decode.decode(raw.buffer, raw.offset, raw.captured, raw.wire, raw.time_ns, raw.linktype, raw.first)
+                columns = decode.decode(
+                    raw.buffer, raw.offset, raw.captured, raw.wire, raw.time_ns, raw.linktype, raw.first
+                )
                 if (columns.kind == PacketKind.FRAGMENT).any():
-                    fragments.complete(raw, columns, lambda count, room=raw.headroom: self._allocate(count, room))
+                    fragments.complete(
+                        raw, columns, lambda count, room=raw.headroom: self._allocate(count, room)
+                    )
                 unsupported.update(decode.unsupported_linktypes(raw.linktype))
                 decoded += len(raw)
                 yield raw, columns
@@ -116,7 +128,10 @@ class Engine:
             self.position = reader.position()
             for linktype in sorted(unsupported):
                 self.info.errors.append(
-                    CaptureIssue(0, f"link type {linktype} ({name_of(linktype)}) is not decoded; its packets were only counted")
+                    CaptureIssue(
+                        0,
+                        f"link type {linktype} ({name_of(linktype)}) is not decoded; its packets were only counted",
+                    )
                 )
 
     def _allocate(self, count: int, headroom: int) -> int | None:
@@ -133,7 +148,10 @@ class Engine:
             flow, direction, begins = self.flows.track(columns)
             begun = flow[begins.view(bool)]
             if self._judge is not None:
-                self._analysis.add(connections.join([]), list(self._judge.judge(raw, columns, flow, direction, begins, self.flows)))
+                self._analysis.add(
+                    connections.join([]),
+                    list(self._judge.judge(raw, columns, flow, direction, begins, self.flows)),
+                )
             capacity = self.flows.capacity
             self.walk.reserve(capacity)
             self.tracker.reserve(capacity)
@@ -161,25 +179,36 @@ class Engine:
             while row < len(records):
                 row, events = self.tracker.track(buffer, records, self.flows.fields, Field.SYN_0, row)
                 if len(events):
-                    events[:, Event.CONNECTION] = self.flows.fields[events[:, Event.CONNECTION], Field.CONNECTION]
+                    events[:, Event.CONNECTION] = self.flows.fields[
+                        events[:, Event.CONNECTION], Field.CONNECTION
+                    ]
                     self._events.append(events)
 
     def _retire(self, buffer: npt.NDArray[np.uint8], slots: npt.NDArray[np.int32]) -> None:
-        """Judge connections that are over, and free their slots."""
-        if not len(slots):
-            return
+        """Judge connections that are over, some at a time, and free their slots."""
+        slots = slots[np.argsort(self.flows.fields[slots, Field.CONNECTION], kind="stable")]
+        for begin in range(0, len(slots), limits.RETIRED_AT_ONCE):
+            self._retire_some(buffer, slots[begin : begin + limits.RETIRED_AT_ONCE])
+
+    def _retire_some(self, buffer: npt.NDArray[np.uint8], slots: npt.NDArray[np.int32]) -> None:
         self._follow(buffer, self.streams.flush(slots))
         batch = connections.collect(slots, self._capture, self.flows, self.streams, self.walk, self.tracker)
         events = np.concatenate(self._events) if self._events else np.empty((0, len(Event)), dtype=np.int64)
         over = np.isin(events[:, Event.CONNECTION], batch["CONNECTION"])
         self._events = [events[~over]] if not over.all() else []
         number = dict(zip(slots.tolist(), self.flows.fields[slots, Field.CONNECTION].tolist(), strict=True))
-        beats = [beat._replace(connection=number[beat.connection]) for beat in self.tracker.beats if beat.connection in number]
+        beats = [
+            beat._replace(connection=number[beat.connection])
+            for beat in self.tracker.beats
+            if beat.connection in number
+        ]
         self.tracker.beats = [beat for beat in self.tracker.beats if beat.connection not in number]
         has_tls = batch["SEEN"] != 0
         evidence = Evidence(batch.take(has_tls), events[over], beats, batch.take(~has_tls))
         connections.attach_alerts(evidence.batch, evidence.events)
-        self._analysis.add(evidence.batch, findings(RULES, self._hits(evidence)) if self._judge is None else [])
+        self._analysis.add(
+            evidence.batch, findings(RULES, self._hits(evidence)) if self._judge is None else []
+        )
         self.tracker.retire(slots)
         self.flows.retire(slots)
 
