@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TextIO
 
 import typer
 
@@ -134,7 +134,7 @@ def analyze(
 
     from analyzer import pipeline
 
-    progress = Progress(_stored_size(captures), sys.stderr if sys.stderr.isatty() and not quiet else None)
+    progress = Progress(_stored_size(captures), _terminal() if not quiet else None)
     with guarded(lambda: _interrupted(progress)):
         with progress:
             analysis = pipeline.analyze(captures, profile=profile, ports=numbers, progress=progress)
@@ -172,8 +172,8 @@ def schema(
     """Print the JSON Schema of `analyze --format json`, or the columns of all tables."""
     from analyzer.report.schema import schema_text, tables_text
 
-    with guarded():
-        sys.stdout.write(schema_text() if format_name == "json-schema" else tables_text())
+    with guarded(), output(None) as out:
+        out.write((schema_text() if format_name == "json-schema" else tables_text()).encode())
 
 
 @app.command()
@@ -200,8 +200,8 @@ def states(
     names = tuple(dict.fromkeys(row.machine.name.lower() for row in ROWS))
     one_of(names)(machine)
     rows = [row for row in ROWS if machine is None or row.machine.name.lower() == machine]
-    with guarded():
-        sys.stdout.write(layout.mermaid(rows) if format_name == "mermaid" else layout.table(rows))
+    with guarded(), output(None) as out:
+        out.write((layout.mermaid(rows) if format_name == "mermaid" else layout.table(rows)).encode())
 
 
 @app.command()
@@ -213,8 +213,8 @@ def crosscheck(
 
     with guarded():
         differences = compare(capture)
-        for difference in differences:
-            typer.echo(visible(str(difference)))
+        with output(None) as out:
+            out.writelines(f"{visible(str(difference), 2000)}\n".encode() for difference in differences)
         say(f"{count(len(differences), 'difference')}" if differences else "no differences")
         if differences:
             raise typer.Exit(FOUND)
@@ -226,6 +226,11 @@ def _refuse_overwriting(captures: Sequence[str], output_path: Path | None) -> No
     for capture in captures:
         if capture != "-" and Path(capture).exists() and output_path.samefile(capture):
             fail(f"{capture}: is a capture, and not overwritten with the report")
+
+
+def _terminal() -> TextIO | None:
+    """Standard error, if it is a terminal."""
+    return sys.stderr if sys.stderr is not None and sys.stderr.isatty() else None
 
 
 def _stored_size(captures: Sequence[str]) -> int | None:

@@ -28,7 +28,8 @@ BROKEN_PIPE: Final = 141
 
 def say(message: str) -> None:
     """A line on standard error."""
-    sys.stderr.write(f"tlswall: {visible(message, 2000)}\n")
+    if sys.stderr is not None:  # None where it was closed at the start
+        sys.stderr.write(f"tlswall: {visible(message, 2000)}\n")
 
 
 def fail(message: str) -> NoReturn:
@@ -42,7 +43,6 @@ def guarded(interrupted: Callable[[], str] = lambda: "interrupted") -> Iterator[
     """Turns what can go wrong outside the program into a message and an exit status, never a traceback."""
     try:
         yield
-        sys.stdout.flush()
     except CaptureError as error:
         fail(str(error))
     except BrokenPipeError:
@@ -60,7 +60,8 @@ def guarded(interrupted: Callable[[], str] = lambda: "interrupted") -> Iterator[
 def output(path: Path | None) -> Iterator[BinaryIO]:
     """Standard output, or a file that appears under its name only when it is complete."""
     if path is None or str(path) == "-":
-        sys.stdout.flush()
+        if sys.stdout is None:
+            raise OSError("standard output is closed")
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
@@ -83,7 +84,7 @@ def one_of(names: Sequence[str]) -> Callable[[str | None], str | None]:
 
     def check(value: str | None) -> str | None:
         if value is not None and value not in names:
-            raise typer.BadParameter(f"{visible(value)!r} is not one of {', '.join(names)}.")
+            raise typer.BadParameter(f"'{visible(value)}' is not one of {', '.join(names)}.")
         return value
 
     return check

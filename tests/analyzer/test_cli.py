@@ -241,6 +241,19 @@ def test_interrupted_from_the_keyboard():
     assert stderr.count(b"\n") == 1
 
 
+@pytest.mark.parametrize("command", [["schema"], ["states"], ["analyze", str(SAMPLE), "--format", "json"]])
+def test_closed_standard_output(command):
+    shell = ["bash", "-c", '"$@" >&-', "bash", sys.executable, "-m", "analyzer", *command]
+    result = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (2, "tlswall: standard output is closed\n")
+
+
+def test_closed_standard_error():
+    shell = ["bash", "-c", '"$@" 2>&-', "bash", sys.executable, "-m", "analyzer", "analyze", "nowhere.pcap"]
+    result = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+
+
 def test_full_output_device():
     with Path("/dev/full").open("wb") as full:
         command = [sys.executable, "-m", "analyzer", "schema"]
