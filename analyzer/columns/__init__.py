@@ -1,1 +1,7 @@
-"""RawPackets -> packet columns."""
+"""RawPackets -> packet columns.
+
+    schema.py     PACKETS: what each column is
+    packets.py    Columns: one array per row of the schema
+    decode.py     (kernel) link header, tunnels, IP, transport of every packet of a block
+    fragments.py  datagrams that came in fragments, decoded in the packet that completes them
+"""
