@@ -26,7 +26,9 @@ REQUEST_FORBIDDEN: Final = 16
 CLEAR: Final = 32
 """The suite doesn't encrypt: bodies stay readable after ChangeCipherSpec."""
 EVERY_VERSION: Final = 64
-"""A suite of SSL 3.0 and TLS 1.0 too: it stays in the list of a client that falls back."""
+"""A suite of TLS 1.0 too: it stays in the list of a client that falls back."""
+SSL3: Final = 128
+"""One of them that stays even in SSL 3.0, which has no extensions and so no elliptic curves (RFC 8422 4) and no PSK (RFC 4279 2)."""
 
 _K = KeyExchange
 # fmt: off
@@ -61,6 +63,8 @@ def _rules() -> npt.NDArray[np.uint8]:
         properties = suite_properties(int(code))
         if properties and not properties.tls13 and properties.mode != Mode.AEAD and properties.mac in ("MD5", "SHA"):
             rules[code] |= EVERY_VERSION
+            if properties.key_exchange in (_K.RSA, _K.RSA_EXPORT, _K.DH, _K.DHE, _K.DH_ANON):
+                rules[code] |= SSL3
     return rules
 
 

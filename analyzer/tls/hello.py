@@ -76,6 +76,8 @@ class Fact(IntEnum):
     CIPHER_SUITE = 7
     COMPRESSION = 8
     GROUP = 9
+    SSL3_HASH = 10
+    """Like COMMON_HASH, of the suites that SSL 3.0 has as well."""
 
 
 FACTS: Final[npt.NDArray[np.int64]] = np.zeros(len(Fact), dtype=np.int64)
@@ -131,6 +133,7 @@ _FNV_PRIME = cython.declare(cython.ulonglong, 0x100000001B3)
 _MASK63 = cython.declare(cython.ulonglong, 0x7FFFFFFFFFFFFFFF)
 _TURN_MAX = cython.declare(cython.uint, 0x7FFFFFFF)
 _EVERY_VERSION = cython.declare(cython.int, classify.EVERY_VERSION)
+_SSL3 = cython.declare(cython.int, classify.SSL3)
 
 RETRY_RANDOM: Final = bytes.fromhex("CF21AD74E59A6111BE1D8C021E65B891C2A211167ABB8C5E079E09E2C8A8339C")
 """RFC 8446 4.1.3: the random of a HelloRetryRequest."""
@@ -221,7 +224,7 @@ def _put_list(body, out, at, begin, size, wide):  # type: ignore[no-untyped-def]
     ciphers=cython.Py_ssize_t, ciphers_size=cython.Py_ssize_t, groups=cython.Py_ssize_t, groups_size=cython.Py_ssize_t,
     formats=cython.Py_ssize_t, formats_size=cython.Py_ssize_t, signatures=cython.Py_ssize_t, signatures_size=cython.Py_ssize_t,
     name=cython.Py_ssize_t, name_size=cython.Py_ssize_t, proto=cython.Py_ssize_t, proto_size=cython.Py_ssize_t,
-    types=cython.Py_ssize_t, count=cython.Py_ssize_t, h=cython.ulonglong, g=cython.ulonglong, session=cython.Py_ssize_t,
+    types=cython.Py_ssize_t, count=cython.Py_ssize_t, h=cython.ulonglong, g=cython.ulonglong, g3=cython.ulonglong, session=cython.Py_ssize_t,
     session_size=cython.Py_ssize_t, offers=cython.Py_ssize_t, offers_size=cython.Py_ssize_t, j=cython.Py_ssize_t, stop=cython.Py_ssize_t, ja4_version=cython.int, tops=cython.int, k=cython.Py_ssize_t,
 )  # fmt: skip
 def _client(whole, base, n):  # type: ignore[no-untyped-def]
@@ -238,6 +241,7 @@ def _client(whole, base, n):  # type: ignore[no-untyped-def]
     count = 0
     h = _FNV_BASIS
     g = _FNV_BASIS
+    g3 = _FNV_BASIS
     while True:  # left at the first damage
         flags |= _F_MALFORMED
         if n < 35:
@@ -269,6 +273,8 @@ def _client(whole, base, n):  # type: ignore[no-untyped-def]
                 h = ((h ^ value) * _FNV_PRIME) & _MASK63
                 if _rules[value] & _EVERY_VERSION:
                     g = ((g ^ value) * _FNV_PRIME) & _MASK63
+                    if _rules[value] & _SSL3:
+                        g3 = ((g3 ^ value) * _FNV_PRIME) & _MASK63
         i += size
         if i + 1 > n:
             break
@@ -434,6 +440,7 @@ def _client(whole, base, n):  # type: ignore[no-untyped-def]
     _facts[4] = offered
     _facts[5] = h
     _facts[6] = g
+    _facts[10] = g3
     return (session, session_size, name, name_size, offers, offers_size, at)
 
 
@@ -572,7 +579,7 @@ def ssl2_client_hello(view: memoryview, at: int, size: int) -> ClientTexts:
     spec, session, challenge = (int.from_bytes(data[i : i + 2], "big") for i in (2, 4, 6))
     flags = SSL2_FORMAT | (MALFORMED if 8 + spec + session + challenge > size else 0)
     kinds = [int.from_bytes(data[i : i + 3], "big") for i in range(8, min(8 + spec, len(data)) - 2, 3)]
-    h = g = _FNV_BASIS
+    h = g = g3 = _FNV_BASIS
     for suite in kinds:
         if suite == 0x5600:
             flags |= FALLBACK_SCSV
@@ -582,6 +589,9 @@ def ssl2_client_hello(view: memoryview, at: int, size: int) -> ClientTexts:
             h = ((h ^ suite) * _FNV_PRIME) & _MASK63
             if classify.RULES[suite] & classify.EVERY_VERSION:
                 g = ((g ^ suite) * _FNV_PRIME) & _MASK63
+                if classify.RULES[suite] & classify.SSL3:
+                    g3 = ((g3 ^ suite) * _FNV_PRIME) & _MASK63
     FACTS[:7] = (flags, version, version, 0, 0, h, g)
+    FACTS[Fact.SSL3_HASH] = g3
     i = 8 + spec
     return ClientTexts(data[i : i + session], data[i + session : i + session + challenge], b"", b"", "", "")

@@ -115,6 +115,7 @@ class Tls(IntEnum):
     FIRST_TLS_PACKET = 58
     CLIENT_FIRST_RECORD = 59
     """Record version of the ClientHello's record; 2 for an SSL 2.0 record."""
+    SSL3_HASH = 60
 
 
 class Event(IntEnum):
@@ -271,6 +272,8 @@ _CCS_RESUMING = cython.declare(cython.int, int(Ev.CCS_RESUMING))
 _CCS_UNSEEN = cython.declare(cython.int, int(Ev.CCS_UNSEEN))
 _CCS_REPEATED = cython.declare(cython.int, int(Ev.CCS_REPEATED))
 _CCS_NO_VERIFY = cython.declare(cython.int, int(Ev.CCS_NO_VERIFY))
+_CCS_IN_MESSAGE = cython.declare(cython.int, int(Ev.CCS_IN_MESSAGE))
+_RECORD_IN_MESSAGE = cython.declare(cython.int, int(Ev.RECORD_IN_MESSAGE))
 _ENC_HANDSHAKE = cython.declare(cython.int, int(Ev.ENC_HANDSHAKE))
 _ENC_CCS = cython.declare(cython.int, int(Ev.ENC_CCS))
 _ENC_ALERT = cython.declare(cython.int, int(Ev.ENC_ALERT))
@@ -339,6 +342,7 @@ _SERVER_HEARTBEAT = cython.declare(cython.Py_ssize_t, int(Tls.SERVER_HEARTBEAT))
 _OFFERED = cython.declare(cython.Py_ssize_t, int(Tls.OFFERED))
 _SUITES_HASH = cython.declare(cython.Py_ssize_t, int(Tls.SUITES_HASH))
 _COMMON_HASH = cython.declare(cython.Py_ssize_t, int(Tls.COMMON_HASH))
+_SSL3_HASH = cython.declare(cython.Py_ssize_t, int(Tls.SSL3_HASH))
 _HELLOS = cython.declare(cython.Py_ssize_t, int(Tls.HELLOS))
 _RETRIED = cython.declare(cython.Py_ssize_t, int(Tls.RETRIED))
 _SERVER_LEGACY = cython.declare(cython.Py_ssize_t, int(Tls.SERVER_LEGACY))
@@ -481,6 +485,8 @@ def _name_message(ts, b, d, kind, length):  # type: ignore[no-untyped-def]
         if rules & _NO_CERTIFICATE:
             return _CERTIFICATE_FORBIDDEN
         ts[b + _CERTIFICATES] |= 1
+        if ts[b + _RESUMED] == 0:
+            ts[b + _RESUMED] = 1
         return _CERTIFICATE
     if kind == 12:
         ts[b + _KX_SEEN] = 1
@@ -542,6 +548,7 @@ def _hello(ts, f, d, message, view, at, size, packet, time_ns, record_version, o
             ts[b + _OFFERED] = _facts[4]
             ts[b + _SUITES_HASH] = _facts[5]
             ts[b + _COMMON_HASH] = _facts[6]
+            ts[b + _SSL3_HASH] = _facts[10]
             ts[b + _HELLO_PACKET] = packet
             ts[b + _HELLO_NS] = time_ns
             ts[b + _CLIENT_FIRST_RECORD] = record_version
@@ -705,6 +712,11 @@ def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, wan
             if following < 0 and kind != 21 and flags & _FIRST:
                 if not ts[b + _UNORDERED]:
                     _note(ts, rows, out, count, b, r, _K_VIOLATION, side, ts[b + _CLOSING + d], _EV_DATA, 0, protected, 0)
+        if (ts[b + _NEED + d] > 0 or ts[b + _HEAD_BYTES + d] > 0) and kind != 22 and kind != 21 and flags & _FIRST and state != _UNKNOWN:
+            # between two records of one handshake message (RFC 8446 5.1); TLS 1.2 tolerates alerts there
+            _step(ts, matrix, rows, out, count, b, r, d, _CCS_IN_MESSAGE if kind == 20 else _RECORD_IN_MESSAGE, 0)
+            if kind != 24:
+                continue
         if kind == 23:
             ts[b + _DATA + d] += 1
             ev = _APP
@@ -719,6 +731,8 @@ def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, wan
                 elif side == 0 and ts[b + _CLIENT_FLAGS] > 0 and ts[b + _CLIENT_FLAGS] & _F_EARLY:
                     if state == _WAIT_SH_0RTT or ((state == _T_HRR or state == _N_SH) and not _seen(rows[r + 13], ts[b + _MARK + 1 - d])):
                         ev = _APP_EARLY
+                    elif state == _T_HRR:
+                        ev = _APP
                 elif ts[b + _EARLY_CCS]:
                     ev = _APP
             _step(ts, matrix, rows, out, count, b, r, d, ev, 0)
@@ -737,6 +751,11 @@ def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, wan
                     elif (state == _UNKNOWN or ts[b + _EARLY_CCS]) and (not _known_message(message) or size > 0x20000):
                         clear = False
                 if not clear:
+                    if ts[b + _EARLY_CCS]:
+                        # keys were changed out of order and both went on: nothing more can be said about order
+                        ts[b + _STATE] = _UNKNOWN
+                        ts[b + _PROTECTION + d] = _PROTECTED
+                        continue
                     _step(ts, matrix, rows, out, count, b, r, d, _ENC_HANDSHAKE, 0)
                     continue
                 if side == 1 and ts[b + _HELLO_PACKET] == 0 and rows[r + 8] > 0 and buf[i] == 1:
@@ -798,6 +817,9 @@ def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, wan
                     _note(ts, rows, out, count, b, r, _K_MESSAGE, 1 if ts[b + _CLIENT] != d else 0, state, ev, message, size, 0)
                     ts[b + _EVENTS] -= 1
                 _step(ts, matrix, rows, out, count, b, r, d, ev, message)
+                if ev == _SERVER_HELLO_DONE_NO_CERTIFICATE or ev == _SERVER_HELLO_DONE_NO_KEY_EXCHANGE:
+                    # reported; the flight is over all the same
+                    _step(ts, matrix, rows, out, count, b, r, d, _SERVER_HELLO_DONE, message)
                 if ev == _NEW_SESSION_TICKET and ts[b + _STATE] == _A_TICKET:
                     ts[b + _RESUMED] = 3
                 state = ts[b + _STATE]
