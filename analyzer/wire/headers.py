@@ -155,4 +155,4 @@ SSL2_CLIENT_HELLO: Final = np.dtype(
 SSL2_SERVER_HELLO: Final = np.dtype(
     [("session_id_hit", "u1"), ("certificate_type", "u1"), ("server_version", ">u2")]
 )
-"""draft-hickman-netscape-ssl-00, SERVER-HELLO: what follows the message type, where a client has its version."""
+"""draft-hickman-netscape-ssl-00, SERVER-HELLO: behind the message type, where a client has its version."""
