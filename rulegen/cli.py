@@ -124,6 +124,10 @@ def rules(
     from rulegen.errors import InvalidRuleset, Refused, WishError
     from rulegen.from_findings import parse_asked, parse_wish
 
+    if output_path is not None and output_path.exists():
+        for capture in map(Path, captures or ()):
+            if capture.exists() and output_path.samefile(capture):
+                fail(f"{capture}: is a capture, and not overwritten with rules")
     defaults = {name: value for name, value in (("ports", ports), ("ttl", ttl)) if value is not None}
     with guarded():
         try:

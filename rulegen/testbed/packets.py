@@ -103,6 +103,15 @@ def fragments(packet: bytes, size: int) -> list[bytes]:
     return pieces
 
 
+def repaired(packet: bytes) -> bytes:
+    """The packet with the IPv4 header checksum of the wire, which a capture on its sender lacks."""
+    if packet[0] >> 4 != 4:
+        return packet
+    size = 4 * (packet[0] & 15)
+    head = packet[:10] + b"\0\0" + packet[12:size]
+    return packet[:10] + struct.pack("!H", checksum(head)) + packet[12:]
+
+
 def checksum(data: bytes) -> int:
     """The Internet checksum."""
     padded = data + b"\0" * (len(data) % 2)

@@ -127,12 +127,3 @@ class Bench:
         if not done:
             raise LabError(str(result))
         return result
-
-
-def possible() -> str | None:
-    """Why no lab can be built here; None if one can."""
-    try:
-        with Bench():
-            return None
-    except LabError as error:
-        return str(error)

@@ -149,6 +149,12 @@ def test_what_the_tool_refuses_is_not_written(monkeypatch, tmp_path):
     assert not target.exists()
 
 
+def test_a_capture_is_not_overwritten(pipeline, capture):
+    result = run("rules", capture, "-o", capture)
+    assert result.exit_code == 2
+    assert capture.read_bytes() == b"capture"
+
+
 def test_a_missing_tool_is_said_and_is_no_failure(monkeypatch):
     monkeypatch.setattr("rulegen.backends.offline.shutil.which", lambda name, path=None: None)
     result = run("rules", "-p", "block")
@@ -207,3 +213,11 @@ def test_the_analysers_commands_are_there_and_start_without_the_heavy_packages()
     names, heavy = done.stdout.splitlines()
     assert {"analyze", "states", "schema", "crosscheck", "rules", "policies"} <= set(eval(names))
     assert heavy == "[]"
+
+
+def test_the_package_offers_its_names_without_importing_them():
+    import rulegen
+
+    assert {name for name in rulegen.__all__ if getattr(rulegen, name) is None} == set()
+    with pytest.raises(AttributeError, match="nonsense"):
+        rulegen.nonsense  # noqa: B018

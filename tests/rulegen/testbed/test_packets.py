@@ -6,7 +6,7 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
 
-from rulegen.testbed.packets import ACK, PSH, Segment, checksum, fragments
+from rulegen.testbed.packets import ACK, PSH, Segment, checksum, fragments, repaired
 
 V4 = {"source": "192.0.2.1", "destination": "198.51.100.7"}
 V6 = {"source": "2001:db8::1", "destination": "2001:db8:1::7"}
@@ -60,3 +60,11 @@ def test_fragments_hold_the_packet():
 def test_the_checksum_of_rfc_1071():
     assert checksum(bytes.fromhex("0001f203f4f5f6f7")) == 0xFFFF - 0xDDF2
     assert checksum(b"\xff") == 0x00FF
+
+
+def test_a_checksum_left_to_the_network_card_is_repaired():
+    for values in (V4, V4 | {"ip_options": bytes.fromhex("94040000")}):
+        whole = Segment(**values, **TCP_PART).packet()
+        assert repaired(whole[:10] + b"\0\0" + whole[12:]) == whole
+    whole = Segment(**V6, **TCP_PART).packet()
+    assert repaired(whole) == whole
