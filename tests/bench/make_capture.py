@@ -3,9 +3,10 @@
     python tests/bench/make_capture.py handshakes OUT [--packets 400000 | --bytes 2000000000]
     python tests/bench/make_capture.py bulk OUT [--bytes 2000000000] [--connections 4]
 
-`handshakes` replicates samples/captures: each replica has its own client and server address (ports and everything above
-TCP stay), valid IP and TCP checksums, and a start time of its own, so that many connections overlap in time.
-`bulk` is a few TLS 1.2 connections that carry application data in records of 16 KB, cut into segments of 1460 bytes.
+`handshakes` replicates samples/captures: each replica has its own client and server address (ports and
+everything above TCP stay), valid IP and TCP checksums, and a start time of its own, so that many connections
+overlap in time. `bulk` is a few TLS 1.2 connections that carry application data in records of 16 KB, in
+segments of 1460 bytes.
 Both depend on nothing but their arguments: the same call writes the same bytes.
 """
 
@@ -60,7 +61,7 @@ class Template:
     after_ns: int
     """Time since the capture's first packet."""
     source_at: int | None
-    """Offset in `frame` of the 4 bytes (the low ones in IPv6) that hold the sender's address; None without IP."""
+    """Offset in `frame` of the sender's address (in IPv6: of its last 4 bytes); None without IP."""
     target_at: int | None
     from_client: bool
     ip_checksum_at: int | None
@@ -187,7 +188,7 @@ def stamp(packet: Template, time_ns: np.ndarray, client: np.ndarray, server: np.
 
 
 def write_handshakes(out: Path, packets: int | None, size: int | None) -> int:
-    """Write whole rounds in order of time, cut after `packets` packets or `size` bytes; return how many were written."""
+    """Write rounds in order of time, cut after `packets` packets or `size` bytes; return how many packets."""
     samples = [(templates(name), share) for name, share in MIX]
     per_round = sum(share for _, share in MIX)
     round_packets = sum(len(sample) * share for sample, share in samples)
