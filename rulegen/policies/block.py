@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
 from typing import ClassVar, Final
 
 from analyzer.model import Action, Finding
@@ -75,10 +77,10 @@ class Block(Policy):
             return LeftAlone(f"no offender known; --finding {finding.id}:client or :server names one")
         if finding.id not in settings.asked and address in finding.victims:
             return LeftAlone("the only address it names is a victim's")
-        problem = _unfit(address)
-        if problem:
-            return LeftAlone(problem)
-        return Answered((_rule_name(ipaddress.ip_address(address).version),))
+        parsed = _blockable(address)
+        if isinstance(parsed, str):
+            return LeftAlone(parsed)
+        return Answered((_rule_name(parsed.version),))
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
         ttl_s = parse_duration(settings["ttl"])
@@ -132,8 +134,9 @@ def _offender(observed: Observed, asked: Mapping[str, str | None]) -> str | None
     return address if isinstance(address, str) else None
 
 
-def _unfit(address: str) -> str | None:
-    """Why an address can't be blocked, if it can't: it names no single host that sends."""
+@lru_cache(maxsize=65_536)
+def _blockable(address: str) -> IPv4Address | IPv6Address | str:
+    """The address, or why it can't be blocked: it names no single host that sends."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -142,22 +145,21 @@ def _unfit(address: str) -> str | None:
         (parsed.is_unspecified, "the unspecified address"),
         (parsed.is_loopback, "a loopback address"),
         (parsed.is_multicast, "a multicast address"),
-        (parsed == ipaddress.IPv4Address("255.255.255.255"), "the broadcast address"),
-        (
-            isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None,
-            "an IPv4-mapped address",
-        ),
+        (parsed == IPv4Address("255.255.255.255"), "the broadcast address"),
+        (isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None, "an IPv4-mapped address"),
     ):
         if unfit:
             return f"the offender's address is {what}"
-    return None
+    return parsed
 
 
 def _elements(found: Sequence[Observed], asked: Mapping[str, str | None], ttl_s: int) -> list[Element]:
     """One per address, noting the first finding and how many more there were."""
     notes: dict[int, list[str]] = {}
     for observed in found:
-        address = int(ipaddress.ip_address(_offender(observed, asked) or ""))
+        parsed = _blockable(_offender(observed, asked) or "")
+        assert not isinstance(parsed, str), "an address that `judge` let pass"
+        address = int(parsed)
         packets = ",".join(f"#{packet}" for packet in observed.finding.packets[:1])
         notes.setdefault(address, []).append(f"{observed.finding.id} {observed.capture} {packets}".rstrip())
     return [
