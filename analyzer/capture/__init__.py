@@ -39,8 +39,8 @@ class RawPackets:
     wire: npt.NDArray[np.int64]
     time_ns: npt.NDArray[np.int64]
     linktype: npt.NDArray[np.int64]
-    """LINKTYPE_ value of each packet's interface; framing.NO_LINKTYPE for a row without bytes, which stands for
-    a pcapng block that is no packet but has a number in Wireshark."""
+    """LINKTYPE_ value of each packet's interface; framing.NO_LINKTYPE for a row without bytes: a pcapng block
+    that is no packet but has a number in Wireshark."""
 
     def __len__(self) -> int:
         return len(self.offset)

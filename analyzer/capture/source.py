@@ -33,7 +33,8 @@ class CaptureReader:
         self._packets = packets
 
     def __iter__(self) -> Iterator[RawPackets]:
-        return self._packets
+        yield from self._packets
+        self.info.errors.sort(key=lambda issue: issue.offset)  # those of a block were found in any order
 
     def __enter__(self) -> Self:
         return self
