@@ -147,6 +147,18 @@ def _diff(a, b):  # type: ignore[no-untyped-def]
 
 
 @cython.cfunc
+@cython.inline
+@cython.returns(cython.bint)
+@cython.exceptval(-1, check=True)
+@cython.locals(st=cython.longlong[::1], peer=cython.Py_ssize_t, ack=cython.longlong)
+def _waits(st, peer, ack):  # type: ignore[no-untyped-def]
+    """A segment acknowledges what its peer has not been seen to send; a peer that lost bytes before may never be seen."""
+    if st[peer + _KNOWN] == 0:
+        return st[peer + _GAPS] == 0
+    return _diff(ack, st[peer + _NEXT]) > 0
+
+
+@cython.cfunc
 @cython.returns(cython.int)
 @cython.exceptval(-1, check=True)
 @cython.locals(
@@ -284,7 +296,7 @@ def _drain(st, pool, out, scalars, flow):  # type: ignore[no-untyped-def]
                 p = (row - 1) * _P
                 if _diff(pool[p + _P_SEQ], st[s + _NEXT]) > 0:
                     break
-                if pool[p + _P_FLAGS] & _TCP_ACK and st[peer + _KNOWN] != 0 and _diff(pool[p + _P_ACK], st[peer + _NEXT]) > 0:
+                if pool[p + _P_FLAGS] & _TCP_ACK and _waits(st, peer, pool[p + _P_ACK]):
                     break
                 st[s + _HEAD] = pool[p + _P_LINK]
                 if st[s + _HEAD] == 0:
@@ -406,7 +418,7 @@ def _reassemble(flow, direction, packet, time_ns, seq, ack, flags, offset, lengt
                 st[peer + _HAS_ACKED] = 1
         if size > 0 or fl & _TCP_FIN:
             delta = _diff(q, st[s + _NEXT])
-            waits = (fl & _TCP_ACK) != 0 and st[peer + _KNOWN] != 0 and _diff(a, st[peer + _NEXT]) > 0
+            waits = (fl & _TCP_ACK) != 0 and _waits(st, peer, a)
             if delta <= 0 and not waits and st[s + _HEAD] == 0:
                 _deliver(st, out, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i], a, fl)
             elif delta + size > 0 and delta < _WINDOW_MAX:
