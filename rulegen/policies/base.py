@@ -162,6 +162,15 @@ def parse_duration(text: str) -> int:
     return seconds
 
 
+def elsewhere(observed: Observed, ports: tuple[Interval, ...]) -> LeftAlone | None:
+    """A finding about a server on none of the ports is not answered by rules for these ports."""
+    server = (observed.connection or {}).get("server")
+    port = server.get("port") if isinstance(server, Mapping) else None
+    if not ports or not isinstance(port, int) or any(low <= port <= high for low, high in ports):
+        return None
+    return LeftAlone(f"its server's port is {port}, not one of those asked for")
+
+
 def to_server(ports: tuple[Interval, ...]) -> Match:
     """Packets to one of the ports; all packets if there are none."""
     return one_of("tcp.dport", ports) if ports else all_of()

@@ -37,6 +37,7 @@ from rulegen.policies.base import (
     Part,
     Policy,
     Settings,
+    elsewhere,
     origin,
     parse_ports,
     to_client,
@@ -107,6 +108,11 @@ class Heartbleed(Policy):
         return finding.id in _OVERREAD | _ANY or finding.policy == self.name
 
     def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
+        if (other := elsewhere(observed, parse_ports(settings["ports"]))) is not None:
+            return other
+        direction = "to-client" if observed.finding.id == "HB10" else "to-server"
+        if settings["direction"] not in ("both", direction):
+            return LeftAlone(f"it goes {direction}, which heartbleed:direction={direction} answers")
         if settings["variant"] == "strict":
             return Answered(("heartbleed-any",))
         if observed.finding.id in _ANY and not _overreads(observed.finding):

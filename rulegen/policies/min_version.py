@@ -38,6 +38,7 @@ from rulegen.policies.base import (
     Part,
     Policy,
     Settings,
+    elsewhere,
     origin,
     parse_ports,
     to_client,
@@ -105,6 +106,8 @@ class MinVersion(Policy):
         return finding.id in _FINDINGS or finding.policy == self.name
 
     def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
+        if (other := elsewhere(observed, parse_ports(settings["ports"]))) is not None:
+            return other
         lowest = VERSIONS[settings["min"]]
         row = observed.connection or {}
         key = "client_version" if observed.finding.id == "DG13" else "version"

@@ -61,6 +61,20 @@ def test_the_account_says_why(respond, finding):
     assert "variant=strict" in why(finding("HB05"), "heartbleed")
 
 
+def test_rules_for_other_ports_or_the_other_direction_are_no_answer(respond, finding):
+    def rules(one, *policies):
+        (entry,) = respond((one,), *policies).account
+        return entry.rules or entry.why
+
+    overread = ("heartbleed-overread",)
+    assert rules(finding("HB01"), "heartbleed:ports=400-450") == overread
+    assert "port is 443" in rules(finding("HB01"), "heartbleed:ports=8443")
+    assert "port is 443" in rules(finding("DG12", "P"), "min-version:ports=8443")
+    assert rules(finding("HB10"), "heartbleed:direction=to-client") == overread
+    assert "goes to-client" in rules(finding("HB10"), "heartbleed:direction=to-server")
+    assert "goes to-server" in rules(finding("HB01"), "heartbleed:direction=to-client")
+
+
 def test_findings_alike_are_counted_with_a_few_examples(respond, finding):
     findings = tuple(finding("HB01", packets=(n,)) for n in range(10))
     (entry,) = respond(findings).account
