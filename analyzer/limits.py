@@ -86,6 +86,12 @@ HELLO_BYTES_ALL: Final = 32 << 20
 HEARTBEATS_OUTSTANDING: Final = 64
 """Unanswered heartbeats that are paired; RFC 6520 3 allows one."""
 
+HEARTBEAT_ANSWER_NS: Final = 30_000_000_000
+"""An answer that comes later is taken for something else; as HELD_NS, five doublings of TCP's 1 s retransmission time-out."""
+
+HEARTBEATS_KEPT: Final = 64
+"""Heartbeats of a connection whose rows are kept, and as many on top of those that ask for too much or are answered with too much."""
+
 EVENTS_PER_CONNECTION: Final = 512
 """Events of a connection that are kept; what comes on top is counted."""
 

@@ -165,6 +165,7 @@ class Engine:
                 self._follow(buffer, self.streams.flush(self.streams.overdue(now_ns)))
                 self._retire(buffer, self.flows.due(now_ns))
             self._carried = self.streams.carry(buffer)
+        buffer[: len(self._carried)] = self._carried
         self._retire(buffer, self.flows.live())
         totals = self._analysis.totals
         totals["packets"] += self.info.packets
@@ -197,12 +198,7 @@ class Engine:
         over = np.isin(events[:, Event.CONNECTION], batch["CONNECTION"])
         self._events = [events[~over]] if not over.all() else []
         number = dict(zip(slots.tolist(), self.flows.fields[slots, Field.CONNECTION].tolist(), strict=True))
-        beats = [
-            beat._replace(connection=number[beat.connection])
-            for beat in self.tracker.beats
-            if beat.connection in number
-        ]
-        self.tracker.beats = [beat for beat in self.tracker.beats if beat.connection not in number]
+        beats = self.tracker.take_beats(number)
         has_tls = batch["SEEN"] != 0
         evidence = Evidence(batch.take(has_tls), events[over], beats, batch.take(~has_tls))
         connections.attach_alerts(evidence.batch, evidence.events)

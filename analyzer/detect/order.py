@@ -45,6 +45,8 @@ _IDS: Final = (
     (_START_13,    _C,    _MESSAGES,                              "SM14"),
     (_ANY_STATE,   _BOTH, (Ev.CLEAR_HANDSHAKE,),                  "SM12"),
     (_ANY_STATE,   _BOTH, (Ev.CLEAR_ALERT,),                      "SM13"),
+    (_ANY_STATE,   _BOTH, (Ev.CCS_IN_MESSAGE,),                   "SM07"),
+    (_ANY_STATE,   _BOTH, (Ev.RECORD_IN_MESSAGE,),                "SM22"),
     (_ANY_STATE,   _C,    (Ev.HELLO_REQUEST,),                    "SM17"),
     (_START_13,    _SV,   (Ev.HELLO_REQUEST,),                    "SM17"),
     (_ANY_STATE,   _C,    _ONLY_SERVER,                           "SM02"),
@@ -107,6 +109,9 @@ RULES: Final = (
     Rule("SM06", "ChangeCipherSpec repeated", Severity.MEDIUM, Action.CORROBORATE,
          "A direction changed keys more than once in a handshake. CVE-2020-25648 let a flood of them exhaust NSS.",
          ("CVE-2020-25648", "RFC 8446 5")),
+    Rule("SM07", "ChangeCipherSpec inside a handshake message", Severity.HIGH, Action.BLOCK,
+         "ChangeCipherSpec came between two records of one handshake message. A stack that handles it there may mix old and new keys.",
+         ("CVE-2004-0079", "RFC 8446 5.1")),
     Rule("SM08", "TLS 1.3 ChangeCipherSpec after the handshake", Severity.INFO, Action.INFORM,
          "The compatibility ChangeCipherSpec of TLS 1.3 may only come before the sender's Finished.", ("RFC 8446 5",)),
     Rule("SM09", "Handshake step skipped", Severity.HIGH, Action.TAMPERING,
@@ -140,6 +145,9 @@ RULES: Final = (
          "The same handshake message came twice in one handshake, as a message and not as a TCP retransmission.", ("RFC 5246 7.3",)),
     Rule("SM19", "Second HelloRetryRequest", Severity.MEDIUM, Action.CORROBORATE,
          "A server may ask for another ClientHello once.", ("RFC 8446 4.1.4",)),
+    Rule("SM22", "Other record inside a handshake message", Severity.MEDIUM, Action.CORROBORATE,
+         "Application data or a heartbeat came between two records of one handshake message, where only its next record may come.",
+         ("RFC 8446 5.1", "RFC 5246 6.2.1")),
     Rule("RS09", "Early data after it was refused", Severity.LOW, Action.CORROBORATE,
          "A client went on sending early data after it had seen HelloRetryRequest.", ("RFC 8446 4.2.10",)),
 )  # fmt: skip
@@ -153,6 +161,7 @@ def within(evidence: Evidence) -> Iterator[Hit]:
     batch = evidence.batch
     found = _ID_OF[violations[:, Event.STATE], violations[:, Event.SIDE], violations[:, Event.EV]]
     early = batch["EARLY_CCS"]
+    repeated = (batch.side("CCS", False), batch.side("CCS", True))
     for which, violation in zip(found.tolist(), violations.tolist(), strict=True):
         if which < 0:
             continue
@@ -165,8 +174,8 @@ def within(evidence: Evidence) -> Iterator[Hit]:
             action, offender = Action.TAMPERING, None
         elif name == "SM09" and side == Side.CLIENT:
             action = Action.BLOCK
-        elif name == "SM06" and ev == Ev.CCS_REPEATED:
-            action = None
+        elif name == "SM06" and ev == Ev.CCS_REPEATED and repeated[side][row] >= 3:
+            action = Action.BLOCK
         yield Hit(
             rule=name,
             batch=batch,

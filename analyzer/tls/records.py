@@ -62,6 +62,8 @@ class Framing(IntEnum):
     """Headers still needed before rows are given."""
     EVER = 19
     """1 once a row was given: what follows is TLS out of step, not something else."""
+    LOW_RUN = 20
+    """Length of the run that passed the limit last, as far as it was seen."""
 
 
 class Record(IntEnum):
@@ -82,7 +84,7 @@ class Record(IntEnum):
     SIZE = 8
     FLAGS = 9
     BODY = 10
-    """The first bytes of the body, big-endian, up to 7."""
+    """The first bytes of the body, big-endian, up to 7; with LOSS what stood where a header should be."""
     BODY_BYTES = 11
     TIME_NS = 12
     ACK = 13
@@ -90,7 +92,7 @@ class Record(IntEnum):
     """Sequence number after this piece."""
     SYNC = 15
     VALUE = 16
-    """LOW_RUN: length of the run; TEXT: entropy in millibits per byte."""
+    """LOW_RUN: length of the run; TEXT: entropy in millibits per byte; LOSS: content type of the last good record; GAP: bytes missing."""
     VALUE_2 = 17
     """TEXT: printable bytes per mille."""
 
@@ -144,6 +146,7 @@ _HEAD_BYTES = cython.declare(cython.Py_ssize_t, int(Framing.HEAD_BYTES))
 _REPORTED = cython.declare(cython.Py_ssize_t, int(Framing.REPORTED))
 _CONFIRM = cython.declare(cython.Py_ssize_t, int(Framing.CONFIRM))
 _EVER = cython.declare(cython.Py_ssize_t, int(Framing.EVER))
+_LOW_RUN_LENGTH = cython.declare(cython.Py_ssize_t, int(Framing.LOW_RUN))
 
 _FIRST = cython.declare(cython.int, FIRST)
 _LAST = cython.declare(cython.int, LAST)
@@ -263,12 +266,31 @@ def _ssl2_hello(buf, i, end):  # type: ignore[no-untyped-def]
 @cython.cfunc
 @cython.returns(cython.longlong)
 @cython.exceptval(-2, check=True)
+@cython.locals(buf=cython.uchar[::1], i=cython.longlong, end=cython.longlong, k=cython.longlong)
+def _proxy_header(buf, i, end):  # type: ignore[no-untyped-def]
+    """Length of a PROXY protocol header at i (haproxy proxy-protocol.txt 2.1, 2.2), 0 without: the hello may follow in its segment."""
+    if buf[i] == 0x50 and buf[i + 1] == 0x52 and buf[i + 2] == 0x4F and buf[i + 3] == 0x58 and buf[i + 4] == 0x59 and buf[i + 5] == 0x20:
+        k = i + 6
+        while k + 1 < end and k < i + 106:
+            if buf[k] == 0x0D and buf[k + 1] == 0x0A:
+                return k + 2 - i
+            k += 1
+    elif buf[i] == 0x0D and buf[i + 1] == 0x0A and buf[i + 2] == 0x0D and buf[i + 3] == 0x0A and buf[i + 4] == 0 and buf[i + 5] == 0x0D:
+        k = 16 + ((buf[i + 14] << 8) | buf[i + 15])
+        if i + k <= end:
+            return k
+    return 0
+
+
+@cython.cfunc
+@cython.returns(cython.longlong)
+@cython.exceptval(-2, check=True)
 @cython.locals(
     buf=cython.uchar[::1], st=cython.longlong[::1], s=cython.Py_ssize_t, i=cython.longlong, end=cython.longlong,
     run=cython.longlong, at=cython.longlong, j=cython.longlong, k=cython.longlong, hit=cython.longlong,
 )  # fmt: skip
 def _scan_run(buf, st, s, i, end):  # type: ignore[no-untyped-def]
-    """Follow the run of bytes below 0x80 through buf[i:end]; the offset where it passes the limit, or -1.
+    """Follow the run of bytes below 0x80 through buf[i:end]; the offset where one passes the limit (the last one, if several do), or -1.
 
     A window one longer than the limit is looked at from its end: in ciphertext every second byte ends the search, so that
     a body costs two looks per window instead of one per byte.
@@ -294,6 +316,7 @@ def _scan_run(buf, st, s, i, end):  # type: ignore[no-untyped-def]
             k = j + 1
             while k < end and buf[k] < 0x80:
                 k += 1
+            st[s + _LOW_RUN_LENGTH] = run + k - at
             if k == end:
                 st[s + _RUN] = run + end - at
                 return hit
@@ -365,7 +388,7 @@ def _judge_text(buf, xlog, histogram, i, n):  # type: ignore[no-untyped-def]
     room=cython.longlong, i=cython.longlong, end=cython.longlong, offset=cython.longlong, gap=cython.longlong,
     n=cython.longlong, k=cython.longlong, m=cython.longlong, b=cython.longlong, kind=cython.longlong, length=cython.longlong,
     version=cython.longlong, flags=cython.int, sync=cython.longlong, position=cython.longlong, bad=cython.bint, need=cython.longlong,
-    verdict=cython.longlong, hit=cython.longlong, resync=cython.int,
+    verdict=cython.longlong, hit=cython.longlong, resync=cython.int, carried=cython.longlong,
 )  # fmt: skip
 def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[no-untyped-def]
     """Walk chunks from `begin` on while there is room for their rows; returns the first chunk not walked."""
@@ -401,7 +424,11 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                 if st[s + _HEADER_BYTES] == 0 and st[s + _REMAINING] > 0 and gap <= st[s + _REMAINING]:
                     st[s + _REMAINING] -= gap  # the body is damaged, its end is known
                     if st[s + _TYPE] != 23:
-                        _emit(out, count, st, chunks, s, c, st[s + _TYPE], offset, 0, offset, _GAP, gap, 0)
+                        flags = _GAP
+                        if st[s + _TYPE] != 22 and not st[s + _REPORTED] and st[s + _MODE] == _M_TLS and st[s + _CONFIRM] == 0:
+                            flags |= _FIRST  # its header is all that is known of it
+                            st[s + _REPORTED] = 1
+                        _emit(out, count, st, chunks, s, c, st[s + _TYPE], offset, 0, offset, flags, gap, 0)
                         resync = 0
                 else:
                     if st[s + _CONFIRM] == 0:
@@ -413,7 +440,10 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
         if st[s + _MODE] == _M_UNDECIDED:
             # a partly seen header of an earlier chunk goes on; otherwise this chunk must begin with a record
             st[s + _CONFIRM] = 0
-            if st[s + _HEADER_BYTES] == 0:
+            if position == 0 and n > 16:
+                i += _proxy_header(buf, i, end)
+                n = end - i
+            if n > 0 and st[s + _HEADER_BYTES] == 0:
                 b = buf[i]
                 if b >= 20 and b <= 24 and (n < 2 or buf[i + 1] == 3):
                     version = 0x0300
@@ -496,7 +526,8 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                     st[s + _RECORDS] += 1
                     continue
                 bad = False
-                if st[s + _HEADER_BYTES] == 0 and end - i >= 5:
+                carried = st[s + _HEADER_BYTES]
+                if carried == 0 and end - i >= 5:
                     kind = buf[i]
                     version = (buf[i + 1] << 8) | buf[i + 2]
                     length = (buf[i + 3] << 8) | buf[i + 4]
@@ -535,9 +566,15 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                         break
                     st[s + _VERSION] = version
                     st[s + _LENGTH] = length
-                    st[s + _BODY] = 0
-                    st[s + _BODY_BYTES] = 0
-                    _emit(out, count, st, chunks, s, c, kind, i, 0, i, _LOSS, 0, 0)
+                    # what stood there: header bytes of earlier chunks, and those that follow
+                    st[s + _BODY] = st[s + _HEADER]
+                    st[s + _BODY_BYTES] = carried
+                    k = i
+                    while st[s + _BODY_BYTES] < 7 and k < end:
+                        st[s + _BODY] = (st[s + _BODY] << 8) | buf[k]
+                        st[s + _BODY_BYTES] += 1
+                        k += 1
+                    _emit(out, count, st, chunks, s, c, kind, i, 0, i, _LOSS, st[s + _TYPE], 0)
                     st[s + _MODE] = _M_LOST
                     break
                 st[s + _HEADER_BYTES] = 0
@@ -624,7 +661,7 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                         st[s + _REPORTED] = 1
                         _emit(out, count, st, chunks, s, c, kind, i, m, i + m, flags | _FIRST, 0, 0)
                         resync = 0
-                elif flags & _LAST and kind == 23:
+                elif flags & _LAST and (kind == 23 or kind == 24):
                     _emit(out, count, st, chunks, s, c, kind, i, m, i + m, flags, 0, 0)
                     resync = 0
                 if kind == 23:
@@ -635,11 +672,11 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                                 out, count, st, chunks, s, c, kind, i, m, i + m, _TEXT, verdict // 10000, (verdict - 1) % 10000
                             )
                 # what should be ciphertext: application data, and once keys changed alerts and key changes, which are then
-                # longer than in clear
-                if kind == 23 or (kind != 24 and st[s + _CCS] and length > 2):
+                # longer than in clear; a handshake record may still be in clear (TLS 1.3 after HelloRetryRequest)
+                if kind == 23 or ((kind == 20 or kind == 21) and st[s + _CCS] and length > 2):
                     hit = _scan_run(buf, st, s, i, i + m)
                     if hit >= 0:
-                        _emit(out, count, st, chunks, s, c, kind, i, m, hit + 1, _LOW_RUN, st[s + _RUN], 0)
+                        _emit(out, count, st, chunks, s, c, kind, i, m, hit + 1, _LOW_RUN, st[s + _LOW_RUN_LENGTH], 0)
             i += m
     return rows
 

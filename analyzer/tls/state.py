@@ -152,6 +152,10 @@ class Ev(IntEnum):
     CCS_REPEATED = 31
     CCS_NO_VERIFY = 32
     """From a client that sent a certificate and no CertificateVerify."""
+    CCS_IN_MESSAGE = 60
+    """Between two records of one handshake message."""
+    RECORD_IN_MESSAGE = 61
+    """The same for application data and heartbeats."""
     # after protection began: only the content type is known
     ENC_HANDSHAKE = 33
     ENC_CCS = 34

@@ -12,7 +12,8 @@ A violation is only reported while the order is known: no bytes lost in either d
 
 from __future__ import annotations
 
-from enum import IntEnum
+from collections.abc import Mapping
+from enum import IntEnum, unique
 from typing import Final
 
 import cython
@@ -22,13 +23,15 @@ import numpy.typing as npt
 from analyzer import limits
 from analyzer.model import Side
 from analyzer.tls import classify, hello, records
-from analyzer.tls.heartbeat import Beat, Heartbeats
+from analyzer.tls.heartbeat import SHORTEST_SEALED, Beat, Heartbeats, reads_as_overread
 from analyzer.tls.records import Record
 from analyzer.tls.state import Ev, State, dense
+from analyzer.wire.suite_properties import MAC_BYTES
 
 COMPILED = cython.compiled
 
 
+@unique
 class Tls(IntEnum):
     """State of a connection's TLS. _0 and _1 are directions, as in the flow table."""
 
@@ -116,8 +119,18 @@ class Tls(IntEnum):
     CLIENT_FIRST_RECORD = 59
     """Record version of the ClientHello's record; 2 for an SSL 2.0 record."""
     SSL3_HASH = 60
+    NOTED_0 = 61
+    """Bit per Ev: a side (0 the client) was noted for that violation."""
+    NOTED_1 = 62
+    NOTED_KINDS = 63
+    """Bit per Kind of the other events, the server's 32 higher."""
+    PROBE_NS = 64
+    """Time of the first heartbeat that tests or attacks the peer; 0 without."""
+    PROBE_PACKET = 65
+    PROBE_SIDE = 66
 
 
+@unique
 class Event(IntEnum):
     """Columns of an event row."""
 
@@ -143,6 +156,10 @@ class Event(IntEnum):
     POSITION = 14
     NEGOTIATED = 15
     """Version negotiated at that time."""
+    BODY = 16
+    """First bytes of the record's body, big-endian, where the record walk keeps them (no handshake records); FRAMING_LOST: what
+    stood where a header should be."""
+    BODY_BYTES = 17
 
 
 class Kind(IntEnum):
@@ -161,6 +178,7 @@ class Kind(IntEnum):
     RECORD_VERSION = 7
     """VALUE: what was expected."""
     FRAMING_LOST = 8
+    """VALUE: 1 the side is protected; VALUE_2: content type of its last good record."""
     MESSAGE = 9
     """A handshake message, only where messages are asked for."""
     CHANGE_CIPHER_SPEC = 10
@@ -169,6 +187,8 @@ class Kind(IntEnum):
 
 TLS_FIELDS: Final = len(Tls)
 EVENT_FIELDS: Final = len(Event)
+assert max(Ev) < 63, "Tls.NOTED_0 has a bit for each"
+assert max(Kind) < 31
 
 # fmt: off
 _T = cython.declare(cython.Py_ssize_t, len(Tls))
@@ -211,6 +231,8 @@ _FATAL = cython.declare(cython.Py_ssize_t, int(Tls.FATAL))
 _RENEGOTIATIONS = cython.declare(cython.Py_ssize_t, int(Tls.RENEGOTIATIONS))
 _FIRST_TLS_PACKET = cython.declare(cython.Py_ssize_t, int(Tls.FIRST_TLS_PACKET))
 _CLIENT_FIRST_RECORD = cython.declare(cython.Py_ssize_t, int(Tls.CLIENT_FIRST_RECORD))
+_NOTED = cython.declare(cython.Py_ssize_t, int(Tls.NOTED_0))
+_NOTED_KINDS = cython.declare(cython.Py_ssize_t, int(Tls.NOTED_KINDS))
 
 _START = cython.declare(cython.int, int(State.START))
 _WAIT_SH = cython.declare(cython.int, int(State.WAIT_SH))
@@ -375,13 +397,25 @@ def _known_message(kind):  # type: ignore[no-untyped-def]
 @cython.locals(
     ts=cython.longlong[::1], rows=cython.longlong[::1], out=cython.longlong[::1], count=cython.longlong[::1], b=cython.Py_ssize_t,
     r=cython.Py_ssize_t, kind=cython.int, side=cython.int, state=cython.longlong, ev=cython.int, message=cython.longlong,
-    value=cython.longlong, value2=cython.longlong, o=cython.Py_ssize_t,
+    value=cython.longlong, value2=cython.longlong, o=cython.Py_ssize_t, noted=cython.Py_ssize_t, bit=cython.longlong,
 )  # fmt: skip
 def _note(ts, rows, out, count, b, r, kind, side, state, ev, message, value, value2):  # type: ignore[no-untyped-def]
-    """Append an event row, unless the connection has had its share."""
-    ts[b + _EVENTS] += 1
-    if ts[b + _EVENTS] > _MAX_EVENTS:
-        return 0
+    """Append an event row, unless the connection has had its share: then only what it did for the first time.
+
+    Otherwise a flood of one harmless oddity would hide the attack behind it.
+    """
+    if kind != _K_MESSAGE and kind != _K_CCS:
+        ts[b + _EVENTS] += 1
+        bit = 1
+        if kind == _K_VIOLATION:
+            noted = b + _NOTED + side
+            bit <<= ev
+        else:
+            noted = b + _NOTED_KINDS
+            bit <<= kind + 32 * side
+        if ts[b + _EVENTS] > _MAX_EVENTS and ts[noted] & bit:
+            return 0
+        ts[noted] |= bit
     o = count[0] * _E
     count[0] += 1
     out[o] = kind
@@ -400,6 +434,8 @@ def _note(ts, rows, out, count, b, r, kind, side, state, ev, message, value, val
     out[o + 13] = value2
     out[o + 14] = rows[r + 6]
     out[o + 15] = ts[b + _VERSION]
+    out[o + 16] = rows[r + 10]
+    out[o + 17] = rows[r + 11]
     return 0
 
 
@@ -664,7 +700,8 @@ def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, wan
         if ts[b + _CLIENT] == d:
             side = 0
         if flags & _LOSS:
-            _note(ts, rows, out, count, b, r, _K_FRAMING_LOST, side, ts[b + _STATE], 0, 0, ts[b + _PROTECTION + d] == _PROTECTED, 0)
+            protected = ts[b + _PROTECTION + d] == _PROTECTED
+            _note(ts, rows, out, count, b, r, _K_FRAMING_LOST, side, ts[b + _STATE], 0, 0, protected, rows[r + 16])
             ts[b + _UNORDERED] = 1
             ts[b + _NEED + d] = 0
             ts[b + _HEAD_BYTES + d] = 0
@@ -692,7 +729,7 @@ def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, wan
                         expected = version
                     if side == 0 and ts[b + _RECORDS + d] <= 1:
                         expected = version
-                elif version > 0x0304:
+                elif version > 0x0303:
                     expected = 0x0303
                 if expected != 0 and version != expected:
                     ts[b + _VERSION_ODD] |= 1 << d
@@ -705,7 +742,7 @@ def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, wan
             elif length == 0:
                 if kind != 23 or (protected and not ts[b + _RULES] & _CLEAR_SUITE):
                     _note(ts, rows, out, count, b, r, _K_EMPTY, side, state, 0, 0, protected, 0)
-                if kind != 23:
+                if kind != 23 and kind != 24:
                     continue
         if ts[b + _CLOSING + d] != _OPEN or kind != 21:
             following = matrix[(ts[b + _CLOSING + d] * 2 + side) * _N_EV + _EV_DATA]
@@ -815,7 +852,6 @@ def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, wan
                 if want:
                     owner.bodies.append(bytes(view[i - m : i]) if whole is None else bytes(whole))
                     _note(ts, rows, out, count, b, r, _K_MESSAGE, 1 if ts[b + _CLIENT] != d else 0, state, ev, message, size, 0)
-                    ts[b + _EVENTS] -= 1
                 _step(ts, matrix, rows, out, count, b, r, d, ev, message)
                 if ev == _SERVER_HELLO_DONE_NO_CERTIFICATE or ev == _SERVER_HELLO_DONE_NO_KEY_EXCHANGE:
                     # reported; the flight is over all the same
@@ -826,7 +862,6 @@ def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, wan
         elif kind == 20:
             if want:
                 _note(ts, rows, out, count, b, r, _K_CCS, side, state, 0, 0, 0, 0)
-                ts[b + _EVENTS] -= 1
             ts[b + _CCS + d] += 1
             if protected and not tls13:
                 ev = _ENC_CCS
@@ -884,7 +919,10 @@ def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, wan
             elif tls13 and protected:
                 _step(ts, matrix, rows, out, count, b, r, d, _CLEAR_ALERT, 0)
         elif kind == 24:
-            owner.heartbeat(f, d, side, protected, tls13, rows[r + 1], rows[r + 2], rows[r + 12], length, rows[r + 10], rows[r + 11])
+            if not flags & _FIRST:
+                owner.heartbeat_ends(f, side, rows[r + 2])
+                continue
+            owner.heartbeat(f, d, side, rows[r : r + _R])
             if protected and not tls13:
                 _step(ts, matrix, rows, out, count, b, r, d, _ENC_HEARTBEAT, 0)
     return n
@@ -1010,56 +1048,79 @@ class Tracker:
         )
         return int(reached), self._out[: int(self._count[0])].copy()
 
-    def heartbeat(
-        self, slot: int, direction: int, side: int, protected: bool, tls13: bool, packet: int, last_packet: int, time_ns: int, length: int,
-        body: int, body_bytes: int,
-    ) -> None:  # fmt: skip
+    def heartbeat(self, slot: int, direction: int, side: int, record: memoryview) -> None:
         """Pair a heartbeat record and keep its row."""
         machine = self._heartbeats.get(slot)
         if machine is None:
             machine = self._heartbeats[slot] = Heartbeats()
-        state = self.state[slot]
-        sender = Side(side)
-        clear = not protected or tls13 or bool(state[Tls.RULES] & classify.CLEAR)
-        if not clear and state[Tls.EARLY_CCS] and body_bytes >= 3:
-            # a bogus ChangeCipherSpec may be there to blind the observer (catalogue HB15)
-            kind, said = body >> 8 * (body_bytes - 1), (body >> 8 * (body_bytes - 3)) & 0xFFFF
-            clear = kind in (1, 2) and said + 3 > length
-        role, payload_length, outstanding, expected, asked, answered = machine.record(
-            sender, clear=clear, length=length, body=body, body_bytes=body_bytes, packet=packet
+        row = list(record)
+        length, body, body_bytes = row[Record.LENGTH], row[Record.BODY], row[Record.BODY_BYTES]
+        state: list[int] = self.state[slot].tolist()
+        tls13 = state[Tls.VERSION] == 0x0304
+        whole = row[Record.SYNC] & (1 | 2 | 4 | 8 | 16) == 3
+        changed = state[Tls.CCS_0] > 0 and state[Tls.CCS_1] > 0
+        clear, mac_bytes = self._readable(state, direction, length, body, body_bytes, row[Record.SYNC])
+        client_known = state[Tls.CLIENT_FLAGS] >= 0 and not state[Tls.CLIENT_FLAGS] & hello.MALFORMED
+        server_known = state[Tls.SERVER_FLAGS] >= 0 and not state[Tls.SERVER_FLAGS] & hello.MALFORMED
+        beat = Beat(
+            connection=slot,
+            side=Side(side),
+            packet=row[Record.PACKET],
+            last_packet=row[Record.LAST_PACKET],
+            time_ns=row[Record.TIME_NS],
+            clear=clear,
+            length=length,
+            message_length=max(0, length - mac_bytes),
+            record_version=row[Record.VERSION],
+            version=state[Tls.VERSION],
+            state=state[Tls.STATE],
+            cipher_suite=state[Tls.CIPHER_SUITE],
+            client_mode=state[Tls.CLIENT_HEARTBEAT] if client_known else -1,
+            server_mode=state[Tls.SERVER_HEARTBEAT] if server_known else -1,
+            before_keys=whole and not tls13 and not changed,
+            whole=whole,
+            early_ccs=bool(state[Tls.EARLY_CCS]),
+            after_data=bool(state[Tls.DATA_0] or state[Tls.DATA_1]),
+            body=body,
+            body_bytes=body_bytes,
         )
-        if machine.rows > limits.EVENTS_PER_CONNECTION:
-            return
-        seen_client, seen_server = state[Tls.CLIENT_FLAGS] >= 0, state[Tls.SERVER_FLAGS] >= 0
-        self.beats.append(
-            Beat(
-                connection=slot,
-                side=sender,
-                packet=packet,
-                last_packet=last_packet,
-                time_ns=time_ns,
-                clear=clear,
-                role=role,
-                length=length,
-                payload_length=payload_length,
-                version=int(state[Tls.VERSION]),
-                state=int(state[Tls.STATE]),
-                cipher_suite=int(state[Tls.CIPHER_SUITE]),
-                encrypt_then_mac=seen_server and bool(state[Tls.SERVER_FLAGS] & hello.ENCRYPT_THEN_MAC),
-                client_mode=int(state[Tls.CLIENT_HEARTBEAT]) if seen_client else -1,
-                server_mode=int(state[Tls.SERVER_HEARTBEAT]) if seen_server else -1,
-                after_data=bool(state[Tls.DATA_0] or state[Tls.DATA_1]),
-                outstanding=outstanding,
-                expected=expected,
-                request_packet=asked.packet if asked else 0,
-                request_length=asked.length if asked else 0,
-                request_payload_length=asked.payload_length if asked else -1,
-                answered_bytes=answered,
-                body=body,
-                body_bytes=body_bytes,
-                early_ccs=bool(state[Tls.EARLY_CCS]),
-            )
-        )
+        if machine.follow(beat, row[Record.POSITION]):
+            self.beats.append(beat)
+        if state[Tls.PROBE_NS] == 0 and (beat.overreads or beat.unpadded or beat.in_handshake):
+            self.state[slot, [Tls.PROBE_NS, Tls.PROBE_PACKET, Tls.PROBE_SIDE]] = beat.time_ns, beat.packet, side
+
+    @staticmethod
+    def _readable(state: list[int], direction: int, length: int, body: int, body_bytes: int, sync: int) -> tuple[bool, int]:
+        """Whether a heartbeat's body is the message itself, and how many bytes of MAC stand behind it."""
+        if state[Tls.VERSION] == 0x0304:
+            return False, 0
+        protected = state[Tls.PROTECTION_0 + direction] == State.PROTECTED
+        if protected and state[Tls.RULES] & classify.CLEAR:
+            truncated = state[Tls.SERVER_FLAGS] & hello.TRUNCATED_HMAC
+            mac_bytes = int(MAC_BYTES[state[Tls.CIPHER_SUITE]])
+            return True, min(10, mac_bytes) if truncated else mac_bytes
+        if not protected and not state[Tls.CCS_0 + direction] and (sync & 1 and not sync & 4 or state[Tls.STATE] != State.UNKNOWN):
+            return True, 0
+        # after a bogus ChangeCipherSpec, which may be there to blind the observer (catalogue HB15), or after one that was missed
+        doubtful = not protected or bool(state[Tls.EARLY_CCS])
+        bogus = not protected and state[Tls.CCS_0 + direction] > 0 and state[Tls.STATE] != State.UNKNOWN
+        return doubtful and (bogus or length < SHORTEST_SEALED) and reads_as_overread(body, body_bytes, length), 0
+
+    def heartbeat_ends(self, slot: int, side: int, packet: int) -> None:
+        """The end of the side's last heartbeat record was seen."""
+        machine = self._heartbeats.get(slot)
+        beat = machine.last[side] if machine else None
+        if beat is not None:
+            beat.last_packet = packet
+
+    def take_beats(self, number: Mapping[int, int]) -> list[Beat]:
+        """The heartbeat rows of these slots, under their connections' numbers."""
+        taken = [beat for beat in self.beats if beat.connection in number]
+        if taken:
+            self.beats = [beat for beat in self.beats if beat.connection not in number]
+        for beat in taken:
+            beat.connection = number[beat.connection]
+        return taken
 
     def retire(self, slots: npt.NDArray[np.int32]) -> None:
         """Forget connections whose rows have been read."""
