@@ -235,9 +235,17 @@ def main() -> None:
     handshakes.add_argument("out", type=Path)
     handshakes.add_argument("--packets", type=int)
     handshakes.add_argument("--bytes", type=float)
+    bulk = kinds.add_parser("bulk", help="few connections, much data")
+    bulk.add_argument("out", type=Path)
+    bulk.add_argument("--bytes", type=float, default=2e9)
+    bulk.add_argument("--connections", type=int, default=4)
     arguments = parser.parse_args()
     size = int(arguments.bytes) if arguments.bytes else None
-    if arguments.kind == "handshakes":
+    if arguments.kind == "bulk":
+        from bulk_transfer import write_bulk
+
+        count = write_bulk(arguments.out, size or 0, arguments.connections)
+    else:
         count = write_handshakes(arguments.out, arguments.packets or (None if size else 400_000), size)
     print(f"{arguments.out}: {count} packets, {arguments.out.stat().st_size} bytes")
 
