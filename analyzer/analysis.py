@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from analyzer.capture import CaptureInfo
 from analyzer.connections import Batch
 from analyzer.model import Finding
 from analyzer.spool import ConnectionSpool, Directory, FindingSpool
+from analyzer.tables import Recorder, spools
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,12 +25,17 @@ class Analysis:
         totals: packets, tcp_connections, tls_connections, findings.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tables: Collection[str] = ()) -> None:
         self.captures: list[CaptureInfo] = []
         self.totals: dict[str, int] = {"packets": 0, "tcp_connections": 0, "tls_connections": 0, "findings": 0}
         directory = Directory()
         self._connections = ConnectionSpool(directory)
         self._findings = FindingSpool(directory)
+        self._tables = spools(tables, directory)
+
+    def recorder(self, capture: int) -> Recorder | None:
+        """Who keeps the tables on request for a capture; None where none was asked for."""
+        return Recorder(self._tables, capture) if self._tables else None
 
     def add(self, batch: Batch, findings: list[Finding]) -> None:
         """Take finished connections and what was found in them."""
@@ -64,3 +70,30 @@ class Analysis:
         from analyzer import frames
 
         return frames.findings(self)
+
+    @cached_property
+    def packets(self) -> pd.DataFrame:
+        """Packets, one row each (analyze(..., tables=["packets"]))."""
+        return self._frame("packets")
+
+    @cached_property
+    def records(self) -> pd.DataFrame:
+        """TLS records, one row each (analyze(..., tables=["records"]))."""
+        return self._frame("records")
+
+    @cached_property
+    def messages(self) -> pd.DataFrame:
+        """Handshake messages, alerts, key changes and heartbeats that can be read (analyze(..., tables=["messages"]))."""
+        return self._frame("messages")
+
+    @cached_property
+    def certificates(self) -> pd.DataFrame:
+        """Certificates sent in clear (analyze(..., tables=["certificates"]))."""
+        return self._frame("certificates")
+
+    def _frame(self, name: str) -> pd.DataFrame:
+        from analyzer import frames
+
+        if name not in self._tables:
+            raise ValueError(f'the table was not kept: call analyze(..., tables=["{name}"])')
+        return frames.table(name, self._tables[name])

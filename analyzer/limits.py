@@ -111,3 +111,6 @@ SPILL_BYTES: Final = 48 << 20
 
 SPILL_FINDINGS: Final = 20_000
 """Findings that wait in memory, likewise: about 30 MB."""
+
+CERTIFICATES_PER_MESSAGE: Final = 100
+"""Certificates of one message that are kept; chains have two to four."""

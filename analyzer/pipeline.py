@@ -8,7 +8,7 @@ Connections that are over leave the tables as a batch of columns, are judged by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,7 @@ def analyze(
     *,
     profile: str = "default",
     ports: Sequence[int] = (443,),
+    tables: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Analysis:
     """Analyse captures.
@@ -51,16 +52,17 @@ def analyze(
         paths: A capture, or several: files, "-" for standard input, fsspec URLs.
         profile: "default", or "nf_conntrack_tls" for just the verdicts of that kernel module.
         ports: Server ports that the profile nf_conntrack_tls looks at.
+        tables: Tables to keep besides connections and findings: packets, records, messages, certificates.
         progress: Called after each block.
 
     Raises:
         CaptureError: nothing of a capture was readable.
-        ValueError: an unknown profile.
+        ValueError: an unknown profile or table.
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; there are {', '.join(PROFILES)}")
     named = [paths] if isinstance(paths, str | Path) else list(paths)
-    analysis = Analysis()
+    analysis = Analysis(tables)
     done = packets = 0
     for index, path in enumerate(named):
         engine = Engine(
@@ -89,14 +91,15 @@ class Engine:
     """The stages with their tables, for one capture."""
 
     def __init__(
-        self, analysis: Analysis, capture: int, *, judge: ProfileJudge | None = None, messages: bool = False
+        self, analysis: Analysis, capture: int, *, judge: ProfileJudge | None = None
     ) -> None:
+        self._recorder = analysis.recorder(capture)
         self.info = CaptureInfo("")
         self.position = 0
         self.flows = FlowTable()
         self.streams = Reassembler()
         self.walk = RecordWalk()
-        self.tracker = Tracker(messages=messages)
+        self.tracker = Tracker(messages=self._recorder is not None and self._recorder.messages)
         self._analysis = analysis
         self._capture = capture
         self._judge = judge
@@ -152,6 +155,8 @@ class Engine:
                     connections.join([]),
                     list(self._judge.judge(raw, columns, flow, direction, begins, self.flows)),
                 )
+            if self._recorder is not None:
+                self._recorder.packets(columns, flow, direction, self.flows)
             capacity = self.flows.capacity
             self.walk.reserve(capacity)
             self.tracker.reserve(capacity)
@@ -174,6 +179,7 @@ class Engine:
     def _follow(self, buffer: npt.NDArray[np.uint8], chunks: npt.NDArray[np.int64]) -> None:
         """Chunks -> records -> events."""
         at = 0
+        beats = len(self.tracker.beats)
         while at < len(chunks):
             at, records = self.walk.walk(buffer, chunks, at)
             row = 0
@@ -184,6 +190,12 @@ class Engine:
                         events[:, Event.CONNECTION], Field.CONNECTION
                     ]
                     self._events.append(events)
+                if self._recorder is not None:
+                    self._recorder.events(events, self.tracker.beats[beats:], self.flows, self.tracker.bodies)
+                    self.tracker.bodies.clear()
+                    beats = len(self.tracker.beats)
+            if self._recorder is not None:
+                self._recorder.records(records, self.flows, self.tracker)
 
     def _retire(self, buffer: npt.NDArray[np.uint8], slots: npt.NDArray[np.int32]) -> None:
         """Judge connections that are over, some at a time, and free their slots."""
