@@ -178,8 +178,12 @@ def _behind_tls13_server_hello(pair: Pair) -> str | None:
 
 
 def _missing_bytes(pair: Pair) -> str | None:
-    if pair.ours is None and set(pair.row["sync"].values()) != {"synced"}:
+    if set(pair.row["sync"].values()) == {"synced"}:
+        return None
+    if pair.ours is None:
         return "bytes are missing in the capture: tlswall does not say what is in clear behind them"
+    if pair.theirs is None:
+        return "bytes are missing in the capture: tshark does not find the next record behind them"
     return None
 
 

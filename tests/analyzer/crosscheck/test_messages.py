@@ -76,7 +76,8 @@ EXPLAINED = [
     ([Message(0, 9, CLIENT, "handshake", 16, 33)], [], {}, "follows a ChangeCipherSpec"),
     ([], [Message(0, 8, CLIENT, "handshake", 20, 12)], {}, "reads none"),
     ([], [Message(0, 6, SERVER, "handshake", 11, 790)], {"version": "TLSv1.3"}, "TLS 1.3"),
-    ([], [Message(0, 6, SERVER, "handshake", 11, 790)], {"sync": "gap"}, "missing"),
+    ([], [Message(0, 6, SERVER, "handshake", 11, 790)], {"sync": "gap"}, "missing in the capture: tlswall"),
+    ([Message(0, 6, SERVER, "handshake", 14)], [], {"sync": "gap"}, "missing in the capture: tshark"),
 ]
 # fmt: on
 
