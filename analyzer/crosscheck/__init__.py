@@ -42,9 +42,10 @@ def compare(path: str | Path) -> list[Difference]:
     streams = tls_connections(path)
     engine = Engine(Analysis(), 0)
     packets = packet_columns_from_blocks(columns for _, columns in engine.blocks(str(path), lambda _: None))
-    rows = list(analyze(path).iter_connections())
+    analysis = analyze(path, tables=["messages"])
+    rows = list(analysis.iter_connections())
     return [
         *compare_packets(packets, packet_columns_from_scapy(path)),
         *compare_connections(rows, streams),
-        *compare_messages(our_messages(path), rows, streams),
+        *compare_messages(our_messages(analysis.messages), rows, streams),
     ]

@@ -1,10 +1,10 @@
 """Compare the messages that can be read without keys with tshark's.
 
-In:  a capture that the engine reads once more, keeping its message events; tshark's connections.
+In:  Analysis.messages and the rows of the connections; tshark's connections.
 Out: Differences, one per message; those that follow from how tshark works carry an explanation.
 
-Messages are handshake messages, heartbeats and ChangeCipherSpecs. SSL 2.0 messages are not compared: the
-engine keeps no events of them. Without a hello tshark does not say who is who, and sides are not compared.
+Messages are handshake messages, heartbeats and ChangeCipherSpecs; alerts are compared with the connections.
+SSL 2.0 messages are not in our table. Without a hello tshark does not say who is who, nor are sides compared.
 """
 
 from __future__ import annotations
@@ -13,54 +13,36 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
-from analyzer.analysis import Analysis
 from analyzer.crosscheck.difference import Difference
 from analyzer.crosscheck.tshark import Message, TlsConnection
-from analyzer.flows.table import Field
 from analyzer.model import Side
-from analyzer.pipeline import Engine
-from analyzer.tls.tracker import Event, Kind
-from analyzer.wire.iana import HandshakeType, HeartbeatMessageType, name_of
+from analyzer.wire.iana import ContentType, HandshakeType, HeartbeatMessageType, name_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_HEARTBEAT_TYPES: Final = frozenset(HeartbeatMessageType)
 
 
-class MessageEngine(Engine):
-    """The engine, keeping what it finds of messages."""
-
-    def __init__(self) -> None:
-        super().__init__(Analysis(), 0, messages=True)
-        self.messages: list[Message] = []
-
-    def _follow(self, buffer: npt.NDArray[np.uint8], chunks: npt.NDArray[np.int64]) -> None:
-        events, beats = len(self._events), len(self.tracker.beats)
-        super()._follow(buffer, chunks)
-        for rows in self._events[events:]:
-            self._keep(rows)
-        for beat in self.tracker.beats[beats:]:
-            if beat.clear and beat.role in HeartbeatMessageType.__members__.values():
-                number = int(self.flows.fields[beat.connection, Field.CONNECTION])
-                side, length = Side(beat.side), beat.payload_length
-                self.messages.append(Message(number, beat.last_packet, side, "heartbeat", beat.role, length))
-
-    def _keep(self, events: npt.NDArray[np.int64]) -> None:
-        columns = [Event.KIND, Event.CONNECTION, Event.LAST_PACKET, Event.SIDE, Event.MESSAGE, Event.VALUE]
-        for kind, connection, packet, side, number, length in events[:, columns].tolist():
-            if kind == Kind.MESSAGE:
-                self.messages.append(Message(connection, packet, Side(side), "handshake", number, length))
-            elif kind == Kind.CHANGE_CIPHER_SPEC:
-                self.messages.append(Message(connection, packet, Side(side), "change_cipher_spec", 20))
-
-
-def our_messages(path: str | Path) -> list[Message]:
-    """The messages that the engine reads."""
-    engine = MessageEngine()
-    engine.run(str(path), lambda _: None)
-    return engine.messages
+def our_messages(frame: pd.DataFrame) -> list[Message]:
+    """The rows of Analysis.messages that tshark can have too."""
+    if frame.empty:
+        return []
+    columns = ("connection", "last_packet", "side", "content_type", "message_type", "length")
+    messages = []
+    for connection, packet, side, content, number, length in zip(
+        *(frame[name].tolist() for name in columns), strict=True
+    ):
+        sender = Side[side.upper()]
+        if content == ContentType.HANDSHAKE:
+            messages.append(Message(connection, packet, sender, "handshake", number, length))
+        elif content == ContentType.CHANGE_CIPHER_SPEC:
+            messages.append(Message(connection, packet, sender, "change_cipher_spec", content))
+        elif content == ContentType.HEARTBEAT and number in _HEARTBEAT_TYPES:
+            messages.append(Message(connection, packet, sender, "heartbeat", number))
+    return messages
 
 
 @dataclass(frozen=True, slots=True)

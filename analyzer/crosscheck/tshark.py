@@ -31,9 +31,6 @@ from analyzer.wire.iana import ContentType, HandshakeType, Ssl2MessageType
 OPTIONS: Final = ("-n", "-o", "tcp.reassemble_out_of_order:TRUE")
 """No name resolution; segments out of order are put in order, which tshark 4.0 does not do by default."""
 
-_HEARTBEAT_TYPE: Final = "tls.heartbeat_message.type"
-_HEARTBEAT_LENGTH: Final = "tls.heartbeat_message.payload_length"
-
 FIELDS: Final = (
     "frame.number",
     "tcp.stream",
@@ -58,8 +55,7 @@ FIELDS: Final = (
     "tls.handshake.ja3s",
     "tls.alert_message.level",
     "tls.alert_message.desc",
-    _HEARTBEAT_TYPE,
-    _HEARTBEAT_LENGTH,
+    "tls.heartbeat_message.type",
 )
 
 
@@ -96,7 +92,7 @@ class Message:
     """handshake, ssl2, heartbeat or change_cipher_spec."""
     type: int
     length: int = 0
-    """As the message says: of a handshake message's body, of a heartbeat's payload."""
+    """Of a handshake message's body."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,7 +313,7 @@ class _Gathering:
         changes = [n for n in frame.numbers("tls.record.content_type") if n == ContentType.CHANGE_CIPHER_SPEC]
         for message_kind, numbers, lengths in (
             (kind, types, frame.numbers("tls.handshake.length")),
-            ("heartbeat", frame.numbers(_HEARTBEAT_TYPE), frame.numbers(_HEARTBEAT_LENGTH)),
+            ("heartbeat", frame.numbers("tls.heartbeat_message.type"), ()),
             ("change_cipher_spec", changes, ()),
         ):
             for number, length in zip_longest(numbers, lengths[: len(numbers)], fillvalue=0):

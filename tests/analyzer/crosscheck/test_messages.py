@@ -1,8 +1,9 @@
 """Messages are matched by what they are; their packets are compared, except where they can't agree."""
 
+import pandas as pd
 import pytest
 
-from analyzer.crosscheck.messages import compare_messages
+from analyzer.crosscheck.messages import compare_messages, our_messages
 from analyzer.crosscheck.tshark import Endpoint, Message, TlsConnection
 from analyzer.model import Side
 
@@ -10,7 +11,7 @@ CLIENT, SERVER = Side.CLIENT, Side.SERVER
 CLIENT_HELLO = Message(0, 4, CLIENT, "handshake", 1, 200)
 CERTIFICATE = Message(0, 6, SERVER, "handshake", 11, 3000)
 CHANGE = Message(0, 8, CLIENT, "change_cipher_spec", 20)
-HEARTBEAT = Message(0, 11, CLIENT, "heartbeat", 1, 16365)
+HEARTBEAT = Message(0, 11, CLIENT, "heartbeat", 1)
 
 
 def compare(ours, theirs, *, version="TLSv1.2", sync="synced", roles=True):
@@ -53,7 +54,7 @@ def test_another_packet():
 
 
 def test_a_heartbeat_is_judged_before_it_is_complete():
-    assert compare([HEARTBEAT], [Message(0, 19, CLIENT, "heartbeat", 1, 16365)]) == []
+    assert compare([HEARTBEAT], [Message(0, 19, CLIENT, "heartbeat", 1)]) == []
 
 
 def test_sides_are_not_compared_where_tshark_has_none():
@@ -67,6 +68,22 @@ def test_ssl2_messages_are_not_compared():
 def test_connections_that_only_one_has_are_left_to_the_comparison_of_connections():
     stream = TlsConnection(connection=3, messages=[CLIENT_HELLO])
     assert compare_messages([CLIENT_HELLO], [{"connection": 0}], [stream]) == []
+
+
+def test_our_table():
+    frame = pd.DataFrame(
+        [
+            (0, 4, 4, "client", 22, 1, 200),
+            (0, 5, 6, "server", 22, 11, 3000),
+            (0, 8, 8, "client", 20, 1, 1),
+            (0, 10, 11, "client", 24, 1, 16368),
+            (0, 12, 13, "server", 24, 3, 16384),  # more of an answer that spans records
+            (0, 14, 14, "server", 21, 40, 2),  # an alert
+        ],
+        columns=["connection", "packet", "last_packet", "side", "content_type", "message_type", "length"],
+    )
+    assert our_messages(frame) == [CLIENT_HELLO, CERTIFICATE, CHANGE, HEARTBEAT]
+    assert our_messages(pd.DataFrame()) == []
 
 
 # fmt: off
