@@ -1,6 +1,7 @@
 """Offline analysis of TLS in packet captures.
 
-    capture -> columns -> flows -> streams -> tls records -> tls events -> findings        analyzer/pipeline.py, top to bottom
+    capture -> columns -> flows -> streams -> tls records -> tls events -> findings
+    analyzer/pipeline.py, top to bottom
 
     wire/      facts: headers, fields, link types, IANA registries
     capture/   file -> blocks of raw packets

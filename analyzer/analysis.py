@@ -27,7 +27,12 @@ class Analysis:
 
     def __init__(self, tables: Collection[str] = ()) -> None:
         self.captures: list[CaptureInfo] = []
-        self.totals: dict[str, int] = {"packets": 0, "tcp_connections": 0, "tls_connections": 0, "findings": 0}
+        self.totals: dict[str, int] = {
+            "packets": 0,
+            "tcp_connections": 0,
+            "tls_connections": 0,
+            "findings": 0,
+        }
         directory = Directory()
         self._connections = ConnectionSpool(directory)
         self._findings = FindingSpool(directory)
@@ -83,7 +88,7 @@ class Analysis:
 
     @cached_property
     def messages(self) -> pd.DataFrame:
-        """Handshake messages, alerts, key changes and heartbeats that can be read (analyze(..., tables=["messages"]))."""
+        """Messages that can be read, one row each (analyze(..., tables=["messages"]))."""
         return self._frame("messages")
 
     @cached_property

@@ -21,10 +21,10 @@ from analyzer.flows.table import Field, FlowTable
 from analyzer.streams.reassembly import MIDSTREAM, SYNCED, Reassembler, Stream
 from analyzer.tls.records import Framing, RecordWalk
 from analyzer.tls.tracker import Event, Kind, Tls, Tracker
-from analyzer.wire.iana import AlertDescription, AlertLevel, cipher_suite_name, name_of, ssl2_cipher_kind_name
+from analyzer.wire.iana import AlertDescription, AlertLevel, cipher_suite_name, name_of
 
 _STREAM_COLUMNS: Final = (Stream.KNOWN, Stream.POSITION, Stream.GAPS, Stream.GAP_BYTES, Stream.FIN)
-_FRAMING_COLUMNS: Final = (Framing.HEAD_A, Framing.HEAD_B, Framing.HEAD_BYTES)
+_FRAMING_COLUMNS: Final = (Framing.HEAD_A, Framing.HEAD_B, Framing.HEAD_BYTES, Framing.OFFER)
 
 COLUMNS: Final = (
     "CAPTURE",
@@ -53,7 +53,8 @@ TEXTS: Final = (
 
 RESUMED: Final = ("unknown", "no", "session_id", "ticket", "psk")
 VERSION_NAMES: Final = {
-    0x0002: "SSLv2", 0x0300: "SSLv3", 0x0301: "TLSv1.0", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2", 0x0304: "TLSv1.3",
+    0x0002: "SSLv2", 0x0300: "SSLv3", 0x0301: "TLSv1.0", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2",
+    0x0304: "TLSv1.3",
 }  # fmt: skip
 
 
@@ -78,7 +79,8 @@ class Batch:
 
     Attributes:
         numbers: int64[n, COLUMNS].
-        keys: uint64[n, 5]: originator address (upper, lower half), responder address, originator port << 16 | responder port.
+        keys: uint64[n, 5]: originator address (upper, lower half), responder address, originator port << 16
+            | responder port.
         texts: Name -> n values, bytes from the wire or str.
     """
 
@@ -110,7 +112,7 @@ class Batch:
 
     def client_first(self) -> npt.NDArray[np.bool_]:
         """Where the TLS client is the TCP originator."""
-        return self["CLIENT"] == 0
+        return np.equal(self["CLIENT"], 0)
 
     def addresses(self, server: bool) -> npt.NDArray[np.uint64]:
         """uint64[n, 2]: address of the client or server."""
@@ -154,10 +156,8 @@ def collect(
 ) -> Batch:
     """The finished connections of these slots, in that order."""
     parts = [np.full((len(slots), 1), capture, dtype=np.int64), table.fields[slots]]
-    for direction in (0, 1):
-        parts.append(streams.state[2 * slots + direction][:, _STREAM_COLUMNS])
-    for direction in (0, 1):
-        parts.append(walk.state[2 * slots + direction][:, _FRAMING_COLUMNS])
+    parts.extend(streams.state[2 * slots + direction][:, _STREAM_COLUMNS] for direction in (0, 1))
+    parts.extend(walk.state[2 * slots + direction][:, _FRAMING_COLUMNS] for direction in (0, 1))
     parts.append(tracker.state[slots])
     texts: dict[str, list[Any]] = {name: [] for name in TEXTS}
     nothing = (b"", b"", b"", "", "", "", "", b"", b"", b"")
@@ -246,29 +246,29 @@ def _prelude(client: bytes, server: bytes) -> str:
     return "unknown"
 
 
+def _head(first: int, second: int, count: int) -> bytes:
+    """The first bytes of a stream as the record walk keeps them, seven to a number."""
+    if count <= 7:
+        return first.to_bytes(count, "big")
+    return first.to_bytes(7, "big") + second.to_bytes(count - 7, "big")
+
+
+def _begins_tls(head: bytes) -> bool:
+    """A TLS record, or a hello in SSL 2.0 format with its two-byte or three-byte header."""
+    if 20 <= head[0] <= 24:
+        return head[1:2] in (b"", b"\x03")
+    return (head[0] & 0x80 != 0 and head[2:3] == b"\x01") or (
+        head[0] & 0xC0 == 0 and head[3:6] == b"\x01\x00\x02"
+    )
+
+
 @lru_cache(maxsize=4096)
-def starttls(
-    client_a: int, client_b: int, client_bytes: int, server_a: int, server_b: int, server_bytes: int
-) -> str | None:
-    """Which protocol, if any, was spoken before TLS, from the first 14 bytes of each side."""
-
-    def head(a: int, b: int, count: int) -> bytes:
-        return (
-            a.to_bytes(7, "big")[-min(count, 7) :]
-            + (b.to_bytes(7, "big")[-(count - 7) :] if count > 7 else b"")
-            if count
-            else b""
-        )
-
-    client, server = head(client_a, client_b, client_bytes), head(server_a, server_b, server_bytes)
-    if client and (
-        20 <= client[0] <= 24 or (client[0] & 0x80 and client[2:3] == b"\x01") or client[3:4] == b"\x01"
-    ):
-        if client[:1] != b"\x04":
-            return None
-    if not client and (not server or 20 <= server[0] <= 24):
-        return None
-    return _prelude(client, server)
+def starttls(client: tuple[int, int, int], server: tuple[int, int, int]) -> str | None:
+    """Which protocol, if any, was spoken before TLS, by the first bytes of each side."""
+    client_head, server_head = _head(*client), _head(*server)
+    if client_head:
+        return None if _begins_tls(client_head) else _prelude(client_head, server_head)
+    return None if not server_head or _begins_tls(server_head) else _prelude(client_head, server_head)
 
 
 @lru_cache(maxsize=4096)
@@ -316,7 +316,8 @@ def rows(batch: Batch) -> Iterator[dict[str, object]]:
     """The connections as the published schema has them."""
 
     def column(name: str) -> list[int]:
-        return batch[name].tolist()
+        values: list[int] = batch[name].tolist()
+        return values
 
     def sides(name: str) -> tuple[list[int], list[int]]:
         return batch.side(name, False).tolist(), batch.side(name, True).tolist()
@@ -326,15 +327,19 @@ def rows(batch: Batch) -> Iterator[dict[str, object]]:
     cached_sync = lru_cache(maxsize=64)(_sync)
     texts = batch.texts
     for (
-        connection, capture, first, last, version, client_max, suite, server_flags, resumed, established, retried,
+        connection, capture, first, last, version, client_max, suite, server_flags, resumed, established,
+        retried,
         client_address, server_address, client_port, server_port, known_c, known_s, gaps_c, gaps_s,
         a_c, a_s, b_c, b_s, n_c, n_s, sni, offered, selected, ja3, ja4, ja3s, alerts,
     ) in zip(
-        column("CONNECTION"), column("CAPTURE"), column("FIRST_PACKET"), column("LAST_PACKET"), column("VERSION"), column("CLIENT_MAX"),
-        column("CIPHER_SUITE"), column("SERVER_FLAGS"), column("RESUMED"), column("ESTABLISHED"), column("RETRIED"),
-        batch.addresses(False).tolist(), batch.addresses(True).tolist(), batch.ports(False).tolist(), batch.ports(True).tolist(),
+        column("CONNECTION"), column("CAPTURE"), column("FIRST_PACKET"), column("LAST_PACKET"),
+        column("VERSION"), column("CLIENT_MAX"), column("CIPHER_SUITE"), column("SERVER_FLAGS"),
+        column("RESUMED"), column("ESTABLISHED"), column("RETRIED"),
+        batch.addresses(False).tolist(), batch.addresses(True).tolist(),
+        batch.ports(False).tolist(), batch.ports(True).tolist(),
         *known, *gaps, *head_a, *head_b, *head_bytes,
-        texts["sni"], texts["alpn_offered"], texts["alpn"], texts["ja3"], texts["ja4"], texts["ja3s"], texts["alerts"],
+        texts["sni"], texts["alpn_offered"], texts["alpn"], texts["ja3"], texts["ja4"], texts["ja3s"],
+        texts["alerts"],
         strict=True,
     ):  # fmt: skip
         negotiated = version != 0 and server_flags >= 0
@@ -359,6 +364,6 @@ def rows(batch: Batch) -> Iterator[dict[str, object]]:
             "ja3s": ja3s or None,
             "ja4": ja4 or None,
             "alerts": _alerts(alerts) if alerts else (),
-            "starttls": starttls(a_c, b_c, n_c, a_s, b_s, n_s),
+            "starttls": starttls((a_c, b_c, n_c), (a_s, b_s, n_s)),
             "sync": {"client": cached_sync(known_c, gaps_c), "server": cached_sync(known_s, gaps_s)},
         }

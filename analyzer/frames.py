@@ -1,6 +1,7 @@
 """The tables as pandas DataFrames.
 
-Times are in UTC at nanosecond resolution, sides are "client" and "server", addresses are text. Only this file and report/ know pandas.
+Times are in UTC at nanosecond resolution, sides are "client" and "server", addresses are text. Only this
+file and report/ know pandas.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from analyzer.connections import address
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from analyzer.analysis import Analysis
     from analyzer.tables import TableSpool
 
-_SIDES = np.array(["client", "server"], dtype=object)
+_SIDES = pd.Index(["client", "server"])
 
 
 def connections(analysis: Analysis) -> pd.DataFrame:
-    """TLS connections, one row each; client and server are flattened to client_address, client_port and so on."""
+    """TLS connections, one row each; what has sides is flattened: client_address, sync_server, ..."""
 
     def flat() -> Iterator[dict[str, object]]:
         for row in analysis.iter_connections():
@@ -73,18 +73,29 @@ def table(name: str, spool: TableSpool) -> pd.DataFrame:
     if "time_ns" in frame:
         frame.insert(1, "time", pd.to_datetime(frame.pop("time_ns"), unit="ns", utc=True))
     if "side" in frame:
-        frame["side"] = pd.Categorical.from_codes(frame["side"].astype(int), categories=list(_SIDES))
+        frame["side"] = pd.Categorical.from_codes(frame["side"].to_numpy(dtype=int), categories=_SIDES)
     if name == "packets":
         for end, column in (("src", "source"), ("dst", "destination")):
-            pairs = zip(frame.pop(f"{end}_hi").tolist(), frame.pop(f"{end}_lo").tolist(), frame["ip_version"].tolist(), strict=True)
+            pairs = zip(
+                frame.pop(f"{end}_hi").tolist(),
+                frame.pop(f"{end}_lo").tolist(),
+                frame["ip_version"].tolist(),
+                strict=True,
+            )
             frame[column] = [address(upper, lower) if version else None for upper, lower, version in pairs]
     elif name == "messages":
         frame["message"] = [
-            _message_name(*pair) for pair in zip(frame["content_type"].tolist(), frame["message_type"].tolist(), strict=True)
+            _message_name(*pair)
+            for pair in zip(frame["content_type"].tolist(), frame["message_type"].tolist(), strict=True)
         ]
         frame["fields"] = [
             _fields(*triple)
-            for triple in zip(frame["content_type"].tolist(), frame["message_type"].tolist(), frame["body"].tolist(), strict=True)
+            for triple in zip(
+                frame["content_type"].tolist(),
+                frame["message_type"].tolist(),
+                frame["body"].tolist(),
+                strict=True,
+            )
         ]
     elif name == "certificates":
         described = pd.DataFrame([_certificate(der) for der in frame["der"].tolist()])
@@ -102,7 +113,9 @@ def _message_name(content_type: int, message_type: int) -> str:
 
         return name_of(AlertDescription, message_type).lower()
     if content_type == ContentType.HEARTBEAT:
-        return {1: "heartbeat_request", 2: "heartbeat_response", 3: "heartbeat_response_continued"}.get(message_type, "heartbeat")
+        return {1: "heartbeat_request", 2: "heartbeat_response", 3: "heartbeat_response_continued"}.get(
+            message_type, "heartbeat"
+        )
     return "change_cipher_spec"
 
 

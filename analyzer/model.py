@@ -51,7 +51,8 @@ class Finding:
     connection: int | None
     """The TCP connection, numbered as Wireshark's tcp.stream; None for a finding about several."""
     packets: tuple[int, ...]
-    """Packets that prove it, 1-based as in Wireshark. At most limits.FINDING_PACKETS; evidence["packet_count"] tells when there were more."""
+    """Packets that prove it, 1-based as in Wireshark. At most limits.FINDING_PACKETS;
+    evidence["packet_count"] tells when there were more."""
     evidence: Mapping[str, object]
     """Values that prove it, as read from the wire; always JSON-ready. "bytes" is hex."""
     explanation: str

@@ -2,8 +2,9 @@
 
     capture -> columns -> flows -> streams -> tls records -> tls events -> findings
 
-A capture is read in blocks. Each block passes the stages; what must survive it lives in their tables, one slot per open connection.
-Connections that are over leave the tables as a batch of columns, are judged by the detectors and go to the store.
+A capture is read in blocks. Each block passes the stages; what must survive it lives in their tables, one
+slot per open connection. Connections that are over leave the tables as a batch of columns, are judged by
+the detectors and go to the store.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from analyzer.columns.packets import Columns
 from analyzer.columns.schema import Kind as PacketKind
 from analyzer.detect import DETECTORS, RULES
 from analyzer.detect.base import Evidence, Hit, findings
-from analyzer.errors import CaptureError
 from analyzer.flows.table import Field, FlowTable
 from analyzer.profile import ProfileJudge
 from analyzer.streams.reassembly import Reassembler
@@ -90,9 +90,7 @@ def analyze(
 class Engine:
     """The stages with their tables, for one capture."""
 
-    def __init__(
-        self, analysis: Analysis, capture: int, *, judge: ProfileJudge | None = None
-    ) -> None:
+    def __init__(self, analysis: Analysis, capture: int, *, judge: ProfileJudge | None = None) -> None:
         self._recorder = analysis.recorder(capture)
         self.info = CaptureInfo("")
         self.position = 0
@@ -105,26 +103,23 @@ class Engine:
         self._judge = judge
         self._events: list[npt.NDArray[np.int64]] = []
         self._carried = np.empty(0, dtype=np.uint8)
+        self._headroom = self._top = 0
 
     def blocks(self, path: str, report: Callable[[int], None]) -> Iterator[tuple[RawPackets, Columns]]:
-        """The decoded blocks of a capture. The first bytes of each buffer are what was carried from the block before."""
+        """The decoded blocks of a capture; each buffer begins with what the block before left over."""
         with open_capture(path) as reader:
             self.info = reader.info
             fragments = FragmentReassembler()
             unsupported: set[int] = set()
-            decoded = 0
             for raw in reader:
-                self._top = len(self._carried)
+                self._headroom, self._top = raw.headroom, len(self._carried)
                 raw.buffer[: self._top] = self._carried
                 columns = decode.decode(
                     raw.buffer, raw.offset, raw.captured, raw.wire, raw.time_ns, raw.linktype, raw.first
                 )
                 if (columns.kind == PacketKind.FRAGMENT).any():
-                    fragments.complete(
-                        raw, columns, lambda count, room=raw.headroom: self._allocate(count, room)
-                    )
+                    fragments.complete(raw, columns, self._allocate)
                 unsupported.update(decode.unsupported_linktypes(raw.linktype))
-                decoded += len(raw)
                 yield raw, columns
                 self.position = reader.position()
                 report(self.position)
@@ -133,12 +128,13 @@ class Engine:
                 self.info.errors.append(
                     CaptureIssue(
                         0,
-                        f"link type {linktype} ({name_of(linktype)}) is not decoded; its packets were only counted",
+                        f"link type {linktype} ({name_of(linktype)}) is not decoded, only counted",
                     )
                 )
 
-    def _allocate(self, count: int, headroom: int) -> int | None:
-        if self._top + count > headroom:
+    def _allocate(self, count: int) -> int | None:
+        """Room for a reassembled datagram in front of the block."""
+        if self._top + count > self._headroom:
             return None
         self._top += count
         return self._top - count

@@ -18,8 +18,9 @@ RULE_ID: Final = "NFCT"
 TITLE: Final = "nf_conntrack_tls would drop this packet"
 REFERENCES: Final = ("nf_conntrack_tls: TLS connection tracking helper",)
 EXPLANATION: Final = (
-    "The kernel module nf_conntrack_tls, watching this port, drops the packet for the reason in the evidence. It reads each packet's "
-    "payload in capture order, without reassembly, and judges no further packet of the connection."
+    "The kernel module nf_conntrack_tls, watching this port, drops the packet for the reason in the "
+    "evidence. It reads each packet's payload in capture order, without reassembly, and judges no further "
+    "packet of the connection."
 )
 
 

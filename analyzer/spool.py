@@ -1,7 +1,8 @@
 """Rows that wait for the end of the analysis: in memory up to a limit, then sorted into Arrow files.
 
 In:  batches of connections and findings, in the order in which connections end.
-Out: the same in the order of their keys, whatever their number: runs are sorted when written and merged when read.
+Out: the same in the order of their keys, whatever their number: runs are sorted when written and merged
+when read.
 
 pyarrow is only imported when something is written: a small capture never needs it.
 """

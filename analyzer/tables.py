@@ -51,7 +51,8 @@ class TableSpool:
             return
         self._waiting.append(chunk)
         self._bytes += sum(
-            column.nbytes if isinstance(column, np.ndarray) else sum(64 + len(value) for value in column) for column in chunk.values()
+            column.nbytes if isinstance(column, np.ndarray) else sum(64 + len(value) for value in column)
+            for column in chunk.values()
         )
         if self._bytes > limits.SPILL_BYTES:
             self._write()
@@ -87,7 +88,13 @@ class Recorder:
         """Whether message bodies are needed."""
         return "messages" in self._spools or "certificates" in self._spools
 
-    def packets(self, columns: Columns, flow: npt.NDArray[np.int64], direction: npt.NDArray[np.uint8], flows: FlowTable) -> None:
+    def packets(
+        self,
+        columns: Columns,
+        flow: npt.NDArray[np.int64],
+        direction: npt.NDArray[np.uint8],
+        flows: FlowTable,
+    ) -> None:
         """Keep a block's packets; connection is -1 and direction 0 where there is no TCP."""
         if "packets" not in self._spools:
             return
@@ -104,7 +111,9 @@ class Recorder:
         """Keep record rows that the tracker has followed."""
         if "records" not in self._spools:
             return
-        rows = rows[((rows[:, Record.FLAGS] & FIRST) != 0) & ((rows[:, Record.FLAGS] & (LOW_RUN | TEXT)) == 0)]
+        rows = rows[
+            ((rows[:, Record.FLAGS] & FIRST) != 0) & ((rows[:, Record.FLAGS] & (LOW_RUN | TEXT)) == 0)
+        ]
         slots = rows[:, Record.STREAM] >> 1
         ssl2 = rows[:, Record.TYPE] >= SSL2
         self._spools["records"].add(
@@ -122,8 +131,10 @@ class Recorder:
             }
         )
 
-    def events(self, events: npt.NDArray[np.int64], beats: Sequence[Beat], flows: FlowTable, bodies: Sequence[bytes]) -> None:
-        """Keep messages: handshake messages with their bodies, key changes, alerts and heartbeats that can be read.
+    def events(
+        self, events: npt.NDArray[np.int64], beats: Sequence[Beat], flows: FlowTable, bodies: Sequence[bytes]
+    ) -> None:
+        """Keep messages that can be read: handshake messages, key changes, alerts, heartbeats.
 
         Args:
             events: Event rows with connection numbers.
@@ -138,7 +149,12 @@ class Recorder:
         for event in events.tolist():
             kind = event[Event.KIND]
             if kind == Kind.MESSAGE:
-                content_type, message, length, data = _HANDSHAKE, event[Event.MESSAGE], event[Event.VALUE], next(body)
+                content_type, message, length, data = (
+                    _HANDSHAKE,
+                    event[Event.MESSAGE],
+                    event[Event.VALUE],
+                    next(body),
+                )
             elif kind == Kind.CHANGE_CIPHER_SPEC:
                 content_type, message, length, data = _CHANGE_CIPHER_SPEC, 1, event[Event.LENGTH], b""
             elif kind == Kind.ALERT:
@@ -147,14 +163,36 @@ class Recorder:
             else:
                 continue
             rows.append(
-                (event[Event.CONNECTION], event[Event.PACKET], event[Event.LAST_PACKET], event[Event.SIDE], event[Event.TIME_NS],
-                 content_type, message, length, data)
+                (event[Event.CONNECTION], event[Event.PACKET], event[Event.LAST_PACKET], event[Event.SIDE],
+                 event[Event.TIME_NS], content_type, message, length, data)
             )  # fmt: skip
         for beat in beats:
             if beat.clear:
                 number = int(flows.fields[beat.connection, Field.CONNECTION])
-                rows.append((number, beat.packet, beat.last_packet, int(beat.side), beat.time_ns, _HEARTBEAT, beat.role, beat.length, b""))
-        names = ("connection", "packet", "last_packet", "side", "time_ns", "content_type", "message_type", "length", "body")
+                rows.append(
+                    (
+                        number,
+                        beat.packet,
+                        beat.last_packet,
+                        int(beat.side),
+                        beat.time_ns,
+                        _HEARTBEAT,
+                        beat.role,
+                        beat.length,
+                        b"",
+                    )
+                )
+        names = (
+            "connection",
+            "packet",
+            "last_packet",
+            "side",
+            "time_ns",
+            "content_type",
+            "message_type",
+            "length",
+            "body",
+        )
         if rows and "messages" in self._spools:
             chunk = {name: [row[at] for row in rows] for at, name in enumerate(names[:-1])}
             self._spools["messages"].add(
@@ -172,7 +210,7 @@ class Recorder:
     def _certificates(self, row: tuple[Any, ...]) -> None:
         """Keep the certificates of a Certificate message in clear (RFC 5246 7.4.2)."""
         body: bytes = row[-1]
-        ders = []
+        ders: list[bytes] = []
         at = 3
         while at + 3 <= len(body) and len(ders) < limits.CERTIFICATES_PER_MESSAGE:
             size = int.from_bytes(body[at : at + 3], "big")

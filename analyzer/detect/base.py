@@ -1,9 +1,11 @@
 """What a detector is given and what it gives.
 
-In:  Evidence (finished connections with their events) or, for what shows only across connections, all batches.
+In:  Evidence (finished connections with their events) or, for what shows only across connections, all
+batches.
 Out: Hits, which `findings` joins to one Finding per rule and connection.
 
-A detector asks columns; it makes an object only for what it found. It prints nothing and knows no rule generator.
+A detector asks columns; it makes an object only for what it found. It prints nothing and knows no rule
+generator.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ class Evidence:
 
     Attributes:
         batch: The connections that have TLS.
-        events: int64[n, Event] of them, in causal order per connection; CONNECTION is the connection's number.
+        events: int64[n, Event] of them, in causal order per connection; CONNECTION is the connection's
+            number.
         beats: Their heartbeat records, Beat.connection likewise.
         plain: The connections without TLS.
     """
@@ -61,7 +64,8 @@ class Evidence:
 
     def of_kind(self, kind: Kind) -> npt.NDArray[np.int64]:
         """The events of a kind."""
-        return self.events[self.events[:, Event.KIND] == kind]
+        of_kind: npt.NDArray[np.int64] = self.events[self.events[:, Event.KIND] == kind]
+        return of_kind
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,7 +97,8 @@ class Detector(NamedTuple):
     within: Callable[[Evidence], Iterator[Hit]] | None = None
     """Called with each batch of finished connections."""
     across: Callable[[Iterable[Batch]], Iterator[Hit]] | None = None
-    """Called once at the end with all batches, and what `within` has found is known to it by nothing but the batches."""
+    """Called once at the end with all batches, and what `within` has found is known to it by nothing but
+    the batches."""
 
 
 def findings(rules: Mapping[str, Rule], hits: Iterable[Hit]) -> list[Finding]:

@@ -1,6 +1,7 @@
 """Handshake order, direction and protection: what the state machine had no row for (catalogue SM, part A5).
 
-Each violation has one id by (state, side, event); the table below is read from the top, the first row that fits counts.
+Each violation has one id by (state, side, event); the table below is read from the top, the first row that
+fits counts.
 Source: RFC 8446 2, 4, 5, 6.2; RFC 5246 7.1 to 7.4; CVE-2014-0224 (ChangeCipherSpec injection).
 """
 
@@ -95,47 +96,55 @@ _TLS12_ORDER: Final = ("RFC 5246 7.3",)
 
 RULES: Final = (
     Rule("SM01", "Handshake message out of order", Severity.MEDIUM, Action.CORROBORATE,
-         "A handshake message came where the TLS state machine has no place for it. Correct software never does this; a test tool, an "
-         "exploit for a peer with a lax state machine, or a broken implementation does.",
+         "A handshake message came where the TLS state machine has no place for it. Correct software "
+         "never does this; a test tool, an exploit for a peer with a lax state machine, or a broken "
+         "implementation does.",
          ("RFC 5246 7.3", "RFC 8446 2", "SMACK: State Machine AttaCKs (2015)")),
     Rule("SM02", "Handshake message from the wrong side", Severity.HIGH, Action.BLOCK,
-         "One side sent a message that only the other may send. It tests or exploits a peer that does not check who speaks.",
+         "One side sent a message that only the other may send. It tests or exploits a peer that does not "
+         "check who speaks.",
          ("RFC 5246 7.4", "RFC 8446 4")),
     Rule("SM03", "ChangeCipherSpec injected before the key exchange", Severity.CRITICAL, Action.BLOCK,
-         "ChangeCipherSpec came before keys can exist. An OpenSSL without the fix of CVE-2014-0224 then derives keys from an empty master "
-         "secret, and whoever sits on the path can read and change the connection. From the client alone it is a probe or an attack; "
-         "to both sides, or from the server's direction alone, somebody between them injects it, and both are victims.",
+         "ChangeCipherSpec came before keys can exist. An OpenSSL without the fix of CVE-2014-0224 then "
+         "derives keys from an empty master secret, and whoever sits on the path can read and change the "
+         "connection. From the client alone it is a probe or an attack; to both sides, or from the "
+         "server's direction alone, somebody between them injects it, and both are victims.",
          ("CVE-2014-0224", "RFC 5246 7.1")),
     Rule("SM06", "ChangeCipherSpec repeated", Severity.MEDIUM, Action.CORROBORATE,
-         "A direction changed keys more than once in a handshake. CVE-2020-25648 let a flood of them exhaust NSS.",
+         "A direction changed keys more than once in a handshake. CVE-2020-25648 let a flood of them "
+         "exhaust NSS.",
          ("CVE-2020-25648", "RFC 8446 5")),
     Rule("SM07", "ChangeCipherSpec inside a handshake message", Severity.HIGH, Action.BLOCK,
-         "ChangeCipherSpec came between two records of one handshake message. A stack that handles it there may mix old and new keys.",
+         "ChangeCipherSpec came between two records of one handshake message. A stack that handles it "
+         "there may mix old and new keys.",
          ("CVE-2004-0079", "RFC 8446 5.1")),
     Rule("SM08", "TLS 1.3 ChangeCipherSpec after the handshake", Severity.INFO, Action.INFORM,
          "The compatibility ChangeCipherSpec of TLS 1.3 may only come before the sender's Finished.", ("RFC 8446 5",)),
     Rule("SM09", "Handshake step skipped", Severity.HIGH, Action.TAMPERING,
-         "A mandatory part of the handshake is missing: keys were changed, or data sent, without it. A peer that accepts this can be "
-         "made to talk without authentication (SKIP-TLS).",
+         "A mandatory part of the handshake is missing: keys were changed, or data sent, without it. A "
+         "peer that accepts this can be made to talk without authentication (SKIP-TLS).",
          ("CVE-2014-6593", "CVE-2015-0205", "RFC 5246 7.3")),
     Rule("SM10", "Certificate missing or not allowed", Severity.HIGH, Action.TAMPERING,
          "The key exchange demands a Certificate that did not come, or forbids the one that did.", ("RFC 5246 7.4.2", "RFC 5246 7.4.6")),
     Rule("SM11", "ServerKeyExchange missing or not allowed", Severity.HIGH, Action.TAMPERING,
-         "The key exchange demands a ServerKeyExchange that did not come, or forbids the one that did, as in the FREAK attack.",
+         "The key exchange demands a ServerKeyExchange that did not come, or forbids the one that did, as "
+         "in the FREAK attack.",
          ("RFC 5246 7.4.3", "CVE-2015-0204")),
     Rule("SM12", "Readable handshake message after keys were changed", Severity.HIGH, Action.CORROBORATE,
-         "After ChangeCipherSpec a direction sent a handshake record whose body reads as a message of just its length. Ciphertext does "
-         "so once in a billion records, so the sender is not encrypting.",
+         "After ChangeCipherSpec a direction sent a handshake record whose body reads as a message of "
+         "just its length. Ciphertext does so once in a billion records, so the sender is not encrypting.",
          ("RFC 5246 7.1", "RFC 5246 6.2.3")),
     Rule("SM13", "Alert in clear after keys were changed", Severity.MEDIUM, Action.CORROBORATE,
-         "A side that encrypts sent an alert in clear. Whoever can inject segments can end a connection this way at a peer that accepts it.",
+         "A side that encrypts sent an alert in clear. Whoever can inject segments can end a connection "
+         "this way at a peer that accepts it.",
          ("RFC 8446 6", "RFC 5246 7.2")),
     Rule("SM14", "Handshake message in clear after the TLS 1.3 ServerHello", Severity.HIGH, Action.BLOCK,
-         "In TLS 1.3 everything after the ServerHello is encrypted. A peer that accepts a readable message here has no authentication.",
+         "In TLS 1.3 everything after the ServerHello is encrypted. A peer that accepts a readable "
+         "message here has no authentication.",
          ("RFC 8446 2", "RFC 8446 5")),
     Rule("SM15", "Application data before the handshake", Severity.HIGH, Action.BLOCK,
-         "Application data came from a side that has no keys yet and had not offered early data. It smuggles data past inspection, or "
-         "tests a peer that takes it for authenticated.",
+         "Application data came from a side that has no keys yet and had not offered early data. It "
+         "smuggles data past inspection, or tests a peer that takes it for authenticated.",
          ("RFC 5246 7.3", "RFC 8446 2", "CVE-2014-0224 test tools")),
     Rule("SM16", "Records after the close", Severity.INFO, Action.INFORM,
          "A side went on sending after its own close_notify or fatal alert.", ("RFC 8446 6.1", "RFC 5246 7.2.1")),
@@ -146,7 +155,8 @@ RULES: Final = (
     Rule("SM19", "Second HelloRetryRequest", Severity.MEDIUM, Action.CORROBORATE,
          "A server may ask for another ClientHello once.", ("RFC 8446 4.1.4",)),
     Rule("SM22", "Other record inside a handshake message", Severity.MEDIUM, Action.CORROBORATE,
-         "Application data or a heartbeat came between two records of one handshake message, where only its next record may come.",
+         "Application data or a heartbeat came between two records of one handshake message, where only "
+         "its next record may come.",
          ("RFC 8446 5.1", "RFC 5246 6.2.1")),
     Rule("RS09", "Early data after it was refused", Severity.LOW, Action.CORROBORATE,
          "A client went on sending early data after it had seen HelloRetryRequest.", ("RFC 8446 4.2.10",)),
@@ -172,9 +182,9 @@ def within(evidence: Evidence) -> Iterator[Hit]:
         offender: Side | None = side
         if name == "SM03" and early[row] != 1:
             action, offender = Action.TAMPERING, None
-        elif name == "SM09" and side == Side.CLIENT:
-            action = Action.BLOCK
-        elif name == "SM06" and ev == Ev.CCS_REPEATED and repeated[side][row] >= 3:
+        elif (name == "SM09" and side == Side.CLIENT) or (
+            name == "SM06" and ev == Ev.CCS_REPEATED and repeated[side][row] >= 3
+        ):
             action = Action.BLOCK
         yield Hit(
             rule=name,

@@ -1,11 +1,14 @@
 """Packets -> TCP connections: which connection, which direction, where one begins.
 
 In:  the packet columns of a block.
-Out: for each packet the slot of its connection (-1: not TCP), its direction and whether it begins a connection.
-Source: tuple reuse as tshark counts tcp.stream (a SYN with a new initial sequence number begins another connection).
+Out: for each packet the slot of its connection (-1: not TCP), its direction and whether it begins a
+connection.
+Source: tuple reuse as tshark counts tcp.stream (a SYN with a new initial sequence number begins another
+connection).
 
-Direction 0 is the originator: the sender of the first packet seen, as a conntrack has it. The TLS client may be either.
-Slots are reused once a connection has been retired, so memory follows what is open, not what was read.
+Direction 0 is the originator: the sender of the first packet seen, as a conntrack has it. The TLS client
+may be either. Slots are reused once a connection has been retired, so memory follows what is open, not what
+was read.
 """
 
 # cython: boundscheck=True
@@ -61,7 +64,8 @@ class Field(IntEnum):
     """TTL of the direction's last packet that is no RST."""
     LAST_TTL_1 = 22
     ODD_TTL_PACKET_0 = 23
-    """First packet of the direction, RST apart, whose TTL is not that of its first packet; ODD_TTL is what it has."""
+    """First packet of the direction, RST apart, whose TTL is not that of its first packet; ODD_TTL is what
+    it has."""
     ODD_TTL_PACKET_1 = 24
     ODD_TTL_0 = 25
     ODD_TTL_1 = 26
@@ -116,7 +120,9 @@ _USED = cython.declare(cython.Py_ssize_t, 3)
 @cython.inline
 @cython.returns(cython.ulonglong)
 @cython.exceptval(check=False)
-@cython.locals(hi=cython.ulonglong, lo=cython.ulonglong, port=cython.ulonglong, seed=cython.ulonglong, x=cython.ulonglong)
+@cython.locals(
+    hi=cython.ulonglong, lo=cython.ulonglong, port=cython.ulonglong, seed=cython.ulonglong, x=cython.ulonglong
+)
 def _mix(hi, lo, port, seed):  # type: ignore[no-untyped-def]
     """Hash of one endpoint; the seed is random, so that a capture can't be made to collide."""
     x = ((lo ^ seed) * _GOLDEN) & _MASK64
@@ -169,10 +175,31 @@ def _mix(hi, lo, port, seed):  # type: ignore[no-untyped-def]
     isn=cython.longlong,
     fresh=cython.bint,
 )
-def _track(
-    kind, packet, time_ns, src_hi, src_lo, dst_hi, dst_lo, sport, dport, seq, flags, length, ttl,
-    flow, direction, begins, index, keys, fields, free, ended, scalars, seed,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+def _track(  # type: ignore[no-untyped-def]
+    kind,
+    packet,
+    time_ns,
+    src_hi,
+    src_lo,
+    dst_hi,
+    dst_lo,
+    sport,
+    dport,
+    seq,
+    flags,
+    length,
+    ttl,
+    flow,
+    direction,
+    begins,
+    index,
+    keys,
+    fields,
+    free,
+    ended,
+    scalars,
+    seed,
+):
     n = kind.shape[0]
     mask = index.shape[0] - 1
     for i in range(n):
@@ -201,11 +228,23 @@ def _track(
                     home = h  # the first tombstone: a new connection may take its place
             else:
                 k = (entry - 1) * 5
-                if keys[k + 4] == ports and keys[k] == s_hi and keys[k + 1] == s_lo and keys[k + 2] == d_hi and keys[k + 3] == d_lo:
+                if (
+                    keys[k + 4] == ports
+                    and keys[k] == s_hi
+                    and keys[k + 1] == s_lo
+                    and keys[k + 2] == d_hi
+                    and keys[k + 3] == d_lo
+                ):
                     slot = entry - 1
                     d = 0
                     break
-                if keys[k + 4] == reverse and keys[k] == d_hi and keys[k + 1] == d_lo and keys[k + 2] == s_hi and keys[k + 3] == s_lo:
+                if (
+                    keys[k + 4] == reverse
+                    and keys[k] == d_hi
+                    and keys[k + 1] == d_lo
+                    and keys[k + 2] == s_hi
+                    and keys[k + 3] == s_lo
+                ):
                     slot = entry - 1
                     d = 1
                     break
@@ -299,7 +338,8 @@ def _forget(slots, index, keys, seed):  # type: ignore[no-untyped-def]
         slot = slots[i]
         k = slot * 5
         h = (
-            _mix(keys[k], keys[k + 1], keys[k + 4] >> 16, seed) + _mix(keys[k + 2], keys[k + 3], keys[k + 4] & 0xFFFF, seed)
+            _mix(keys[k], keys[k + 1], keys[k + 4] >> 16, seed)
+            + _mix(keys[k + 2], keys[k + 3], keys[k + 4] & 0xFFFF, seed)
         ) & _MASK64
         h = (h ^ (h >> 33)) & mask
         while index[h] != 0:
@@ -313,7 +353,8 @@ def _forget(slots, index, keys, seed):  # type: ignore[no-untyped-def]
 
 @cython.locals(
     live=cython.int[::1], index=cython.int[::1], keys=cython.ulonglong[::1], seed=cython.ulonglong,
-    i=cython.Py_ssize_t, k=cython.Py_ssize_t, slot=cython.Py_ssize_t, mask=cython.ulonglong, h=cython.ulonglong,
+    i=cython.Py_ssize_t, k=cython.Py_ssize_t, slot=cython.Py_ssize_t, mask=cython.ulonglong,
+    h=cython.ulonglong,
 )  # fmt: skip
 def _reindex(live, index, keys, seed):  # type: ignore[no-untyped-def]
     mask = index.shape[0] - 1
@@ -321,7 +362,8 @@ def _reindex(live, index, keys, seed):  # type: ignore[no-untyped-def]
         slot = live[i]
         k = slot * 5
         h = (
-            _mix(keys[k], keys[k + 1], keys[k + 4] >> 16, seed) + _mix(keys[k + 2], keys[k + 3], keys[k + 4] & 0xFFFF, seed)
+            _mix(keys[k], keys[k + 1], keys[k + 4] >> 16, seed)
+            + _mix(keys[k + 2], keys[k + 3], keys[k + 4] & 0xFFFF, seed)
         ) & _MASK64
         h = (h ^ (h >> 33)) & mask
         while index[h] != 0:
@@ -334,7 +376,8 @@ class FlowTable:
 
     Attributes:
         fields: int64[slots, Field].
-        keys: uint64[slots, 5]: originator address (upper, lower half), responder address, originator port << 16 | responder port.
+        keys: uint64[slots, 5]: originator address (upper, lower half), responder address, originator port
+            << 16 | responder port.
         capacity: Slots there is room for; later stages size their own state by it.
     """
 
@@ -382,11 +425,13 @@ class FlowTable:
             self._index = np.zeros(max(wanted, len(self._index)), dtype=np.int32)
             self._tombstones = 0
             live = np.flatnonzero(self._live).astype(np.int32)
-            _reindex(memoryview(live), memoryview(self._index), memoryview(self.keys).cast("B").cast("Q"), self._seed)
+            _reindex(live.data, self._index.data, self.keys.data.cast("B").cast("Q"), self._seed)
         if len(self._ended) < packets:
             self._ended = np.zeros(packets, dtype=np.int32)
 
-    def track(self, columns: object) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    def track(
+        self, columns: object
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """Assign the packets of a block to connections.
 
         Args:
@@ -402,19 +447,20 @@ class FlowTable:
         begins = np.zeros(n, dtype=np.uint8)
         self._scalars[2] = 0
         names = (
-            "kind", "packet", "time_ns", "src_hi", "src_lo", "dst_hi", "dst_lo", "sport", "dport", "seq", "flags", "payload_length", "ttl",
+            "kind", "packet", "time_ns", "src_hi", "src_lo", "dst_hi", "dst_lo", "sport", "dport", "seq",
+            "flags", "payload_length", "ttl",
         )  # fmt: skip
         _track(
-            *(memoryview(getattr(columns, name)) for name in names),
-            memoryview(flow),
-            memoryview(direction),
-            memoryview(begins),
-            memoryview(self._index),
-            memoryview(self.keys).cast("B").cast("Q"),
-            memoryview(self.fields).cast("B").cast("q"),
-            memoryview(self._free),
-            memoryview(self._ended),
-            memoryview(self._scalars),
+            *(getattr(columns, name).data for name in names),
+            flow.data,
+            direction.data,
+            begins.data,
+            self._index.data,
+            self.keys.data.cast("B").cast("Q"),
+            self.fields.data.cast("B").cast("q"),
+            self._free.data,
+            self._ended.data,
+            self._scalars.data,
             self._seed,
         )
         begun = flow[begins.view(bool)]
@@ -424,9 +470,10 @@ class FlowTable:
         return flow, direction, begins
 
     def due(self, now_ns: int) -> npt.NDArray[np.int32]:
-        """Slots to retire after a block: used again, closed or idle for their time-out, or the oldest when there are too many.
+        """Slots to retire after a block: used again, idle past their time-out, or the oldest of too many.
 
-        Source of the time-outs: Linux nf_conntrack_tcp_timeout_time_wait and _established; of the cap on all: nf_conntrack_max.
+        Source of the time-outs: Linux nf_conntrack_tcp_timeout_time_wait and _established; of the cap on
+        all: nf_conntrack_max.
         """
         live = np.flatnonzero(self._live).astype(np.int32)
         if not len(live):
@@ -439,7 +486,8 @@ class FlowTable:
             due |= np.isin(live, self._superseded)
         _retire_oldest(due, closed, fields[live, Field.CLOSED_NS], limits.CLOSED_CONNECTIONS)
         _retire_oldest(due, ~due, fields[live, Field.LAST_NS], limits.OPEN_CONNECTIONS)
-        return live[due]
+        slots: npt.NDArray[np.int32] = live[due]
+        return slots
 
     def live(self) -> npt.NDArray[np.int32]:
         """Slots of all connections that have not been retired."""
@@ -450,7 +498,7 @@ class FlowTable:
         if not len(slots):
             return
         self._tombstones += int(
-            _forget(memoryview(slots), memoryview(self._index), memoryview(self.keys).cast("B").cast("Q"), self._seed)
+            _forget(slots.data, self._index.data, self.keys.data.cast("B").cast("Q"), self._seed)
         )
         self._live[slots] = False
         free = int(self._scalars[1])
@@ -461,7 +509,7 @@ class FlowTable:
 def _retire_oldest(
     due: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_], since: npt.NDArray[np.int64], limit: int
 ) -> None:
-    """Where more than `limit` of some connections would stay, mark the oldest as due, an eighth more than needed."""
+    """Where more than `limit` would stay, mark the oldest as due, an eighth more than needed."""
     staying = np.flatnonzero(among & ~due)
     if len(staying) > limit:
         oldest = np.argsort(since[staying], kind="stable")[: len(staying) - limit + limit // 8]

@@ -2,12 +2,14 @@
 
 In:  the packet columns of a block with flow and direction of each packet.
 Out: Chunk rows (int64[n, Chunk]), in an order in which no chunk comes before what its segment acknowledges.
-Source: RFC 9293 3.4, 3.10; overlaps: the bytes delivered first stand ("first" policy, as Linux keeps what it has received).
+Source: RFC 9293 3.4, 3.10; overlaps: the bytes delivered first stand ("first" policy, as Linux keeps what
+it has received).
 
-A segment is held while bytes before it are missing, and also while it acknowledges bytes of its peer that have not been seen:
-a capture in which the answer stands before the question is thereby read in the order in which the endpoints saw it.
-Held segments are references into the block's buffer; only what is still held at the end of a block is copied.
-Missing bytes become a gap when the peer has acknowledged them (then the capture lost them), never by themselves alone.
+A segment is held while bytes before it are missing, and also while it acknowledges bytes of its peer that
+have not been seen: a capture in which the answer stands before the question is thereby read in the order in
+which the endpoints saw it. Held segments are references into the block's buffer; only what is still held at
+the end of a block is copied. Missing bytes become a gap when the peer has acknowledged them (then the
+capture lost them), never by themselves alone.
 """
 
 # cython: boundscheck=True
@@ -45,7 +47,8 @@ class Stream(IntEnum):
     """Bytes lost since the last chunk; the next chunk carries them."""
     FIN = 9
     ACKED = 10
-    """Highest acknowledgment of this direction's bytes by its peer, as sequence number; valid with HAS_ACKED."""
+    """Highest acknowledgment of this direction's bytes by its peer, as sequence number; valid with
+    HAS_ACKED."""
     HAS_ACKED = 11
     BLOCKED = 12
     """Packets of the connection seen since this direction last moved while it holds something."""
@@ -72,8 +75,8 @@ class Chunk(IntEnum):
     POSITION = 8
     """Stream offset of the first byte."""
     SYNC = 9
-    """Bits: 1 this direction is known from its SYN, 2 its peer is, 4 this direction lost bytes so far, 8 its peer did, 16 no packet of
-    the peer has been seen."""
+    """Bits: 1 this direction is known from its SYN, 2 its peer is, 4 this direction lost bytes so far, 8
+    its peer did, 16 no packet of the peer has been seen."""
 
 
 STREAM_FIELDS: Final = len(Stream)
@@ -139,7 +142,7 @@ _WINDOW_MAX = cython.declare(cython.longlong, 1 << 30)
 @cython.exceptval(check=False)
 @cython.locals(a=cython.longlong, b=cython.longlong, d=cython.longlong)
 def _diff(a, b):  # type: ignore[no-untyped-def]
-    """a - b in sequence space (RFC 9293 3.4), -2^31 .. 2^31-1."""
+    """A - b in sequence space (RFC 9293 3.4), -2^31 .. 2^31-1."""
     d = (a - b) & _MASK32
     if d >= _HALF:
         d -= _TURN
@@ -152,9 +155,9 @@ def _diff(a, b):  # type: ignore[no-untyped-def]
 @cython.exceptval(-1, check=True)
 @cython.locals(st=cython.longlong[::1], peer=cython.Py_ssize_t, ack=cython.longlong)
 def _waits(st, peer, ack):  # type: ignore[no-untyped-def]
-    """A segment acknowledges what its peer has not been seen to send; a peer that lost bytes before may never be seen."""
+    """A segment acknowledges what its peer has not been seen to send."""
     if st[peer + _KNOWN] == 0:
-        return st[peer + _GAPS] == 0
+        return st[peer + _GAPS] == 0  # one that was waited for in vain may never be seen
     return _diff(ack, st[peer + _NEXT]) > 0
 
 
@@ -162,10 +165,11 @@ def _waits(st, peer, ack):  # type: ignore[no-untyped-def]
 @cython.returns(cython.int)
 @cython.exceptval(-1, check=True)
 @cython.locals(
-    st=cython.longlong[::1], out=cython.longlong[::1], scalars=cython.longlong[::1], stream=cython.Py_ssize_t,
-    seq=cython.longlong, offset=cython.longlong, length=cython.longlong, captured=cython.longlong, packet=cython.longlong,
-    time_ns=cython.longlong, ack=cython.longlong, flags=cython.longlong, s=cython.Py_ssize_t, o=cython.Py_ssize_t,
-    skip=cython.longlong, peer=cython.Py_ssize_t, sync=cython.longlong,
+    st=cython.longlong[::1], out=cython.longlong[::1], scalars=cython.longlong[::1],
+    stream=cython.Py_ssize_t, seq=cython.longlong, offset=cython.longlong, length=cython.longlong,
+    captured=cython.longlong, packet=cython.longlong, time_ns=cython.longlong, ack=cython.longlong,
+    flags=cython.longlong, s=cython.Py_ssize_t, o=cython.Py_ssize_t, skip=cython.longlong,
+    peer=cython.Py_ssize_t, sync=cython.longlong,
 )  # fmt: skip
 def _deliver(st, out, scalars, stream, seq, offset, length, captured, packet, time_ns, ack, flags):  # type: ignore[no-untyped-def]
     """Append what is new of a segment that begins at or before NEXT."""
@@ -225,10 +229,11 @@ def _deliver(st, out, scalars, stream, seq, offset, length, captured, packet, ti
 @cython.returns(cython.int)
 @cython.exceptval(-1, check=True)
 @cython.locals(
-    st=cython.longlong[::1], pool=cython.longlong[::1], scalars=cython.longlong[::1], stream=cython.Py_ssize_t,
-    seq=cython.longlong, offset=cython.longlong, length=cython.longlong, captured=cython.longlong, packet=cython.longlong,
-    time_ns=cython.longlong, ack=cython.longlong, flags=cython.longlong, s=cython.Py_ssize_t, p=cython.Py_ssize_t,
-    row=cython.longlong, before=cython.longlong, at=cython.longlong,
+    st=cython.longlong[::1], pool=cython.longlong[::1], scalars=cython.longlong[::1],
+    stream=cython.Py_ssize_t, seq=cython.longlong, offset=cython.longlong, length=cython.longlong,
+    captured=cython.longlong, packet=cython.longlong, time_ns=cython.longlong, ack=cython.longlong,
+    flags=cython.longlong, s=cython.Py_ssize_t, p=cython.Py_ssize_t, row=cython.longlong,
+    before=cython.longlong, at=cython.longlong,
 )  # fmt: skip
 def _hold(st, pool, scalars, stream, seq, offset, length, captured, packet, time_ns, ack, flags):  # type: ignore[no-untyped-def]
     """Keep a segment, in sequence order. Returns 1 where there was no room."""
@@ -278,12 +283,13 @@ def _hold(st, pool, scalars, stream, seq, offset, length, captured, packet, time
 @cython.returns(cython.int)
 @cython.exceptval(-1, check=True)
 @cython.locals(
-    st=cython.longlong[::1], pool=cython.longlong[::1], out=cython.longlong[::1], scalars=cython.longlong[::1],
-    flow=cython.Py_ssize_t, d=cython.Py_ssize_t, s=cython.Py_ssize_t, peer=cython.Py_ssize_t, p=cython.Py_ssize_t,
-    row=cython.longlong, moved=cython.bint, any_moved=cython.int,
+    st=cython.longlong[::1], pool=cython.longlong[::1], out=cython.longlong[::1],
+    scalars=cython.longlong[::1], flow=cython.Py_ssize_t, d=cython.Py_ssize_t, s=cython.Py_ssize_t,
+    peer=cython.Py_ssize_t, p=cython.Py_ssize_t, row=cython.longlong, moved=cython.bint,
+    any_moved=cython.int,
 )  # fmt: skip
 def _drain(st, pool, out, scalars, flow):  # type: ignore[no-untyped-def]
-    """Deliver held segments of both directions as far as order and causality allow. Returns 1 if anything moved."""
+    """Deliver held segments as far as order and causality allow. Returns 1 if anything moved."""
     any_moved = 0
     moved = True
     while moved:
@@ -305,8 +311,9 @@ def _drain(st, pool, out, scalars, flow):  # type: ignore[no-untyped-def]
                 scalars[_HELD_ALL] -= 1
                 scalars[_HELD_BYTES] -= pool[p + _P_CAPTURED]
                 _deliver(
-                    st, out, scalars, flow * 2 + d, pool[p + _P_SEQ], pool[p + _P_OFFSET], pool[p + _P_LENGTH],
-                    pool[p + _P_CAPTURED], pool[p + _P_PACKET], pool[p + _P_TIME], pool[p + _P_ACK], pool[p + _P_FLAGS],
+                    st, out, scalars, flow * 2 + d, pool[p + _P_SEQ], pool[p + _P_OFFSET],
+                    pool[p + _P_LENGTH], pool[p + _P_CAPTURED], pool[p + _P_PACKET], pool[p + _P_TIME],
+                    pool[p + _P_ACK], pool[p + _P_FLAGS],
                 )  # fmt: skip
                 pool[p + _P_LINK] = scalars[_FREE]
                 scalars[_FREE] = row
@@ -336,9 +343,9 @@ def _lose(st, s, to):  # type: ignore[no-untyped-def]
 @cython.returns(cython.int)
 @cython.exceptval(-1, check=True)
 @cython.locals(
-    st=cython.longlong[::1], pool=cython.longlong[::1], out=cython.longlong[::1], scalars=cython.longlong[::1],
-    flow=cython.Py_ssize_t, everything=cython.bint, d=cython.Py_ssize_t, s=cython.Py_ssize_t, peer=cython.Py_ssize_t,
-    p=cython.Py_ssize_t, q=cython.Py_ssize_t,
+    st=cython.longlong[::1], pool=cython.longlong[::1], out=cython.longlong[::1],
+    scalars=cython.longlong[::1], flow=cython.Py_ssize_t, everything=cython.bint, d=cython.Py_ssize_t,
+    s=cython.Py_ssize_t, peer=cython.Py_ssize_t, p=cython.Py_ssize_t, q=cython.Py_ssize_t,
 )  # fmt: skip
 def _unblock(st, pool, out, scalars, flow, everything):  # type: ignore[no-untyped-def]
     """Take missing bytes as lost, the longest awaited first, once or until nothing is held."""
@@ -361,7 +368,8 @@ def _unblock(st, pool, out, scalars, flow, everything):  # type: ignore[no-untyp
         if _diff(pool[p + _P_SEQ], st[s + _NEXT]) > 0:
             _lose(st, s, pool[p + _P_SEQ])
         else:
-            # The acknowledged bytes may never have existed (RFC 9293 3.10.7.4 lets the receiver ignore such a segment), so the
+            # The acknowledged bytes may never have existed (RFC 9293 3.10.7.4 lets the receiver ignore such
+            # a segment), so the
             # peer's stream is not moved: if they were lost, what follows them will show it as a hole.
             pool[p + _P_FLAGS] &= ~_TCP_ACK
             st[peer + _GAPS] += 1
@@ -371,15 +379,32 @@ def _unblock(st, pool, out, scalars, flow, everything):  # type: ignore[no-untyp
 
 
 @cython.locals(
-    flow=cython.longlong[::1], direction=cython.uchar[::1], packet=cython.longlong[::1], time_ns=cython.longlong[::1],
-    seq=cython.uint[::1], ack=cython.uint[::1], flags=cython.ushort[::1], offset=cython.longlong[::1],
-    length=cython.int[::1], captured=cython.int[::1], begins=cython.uchar[::1],
-    st=cython.longlong[::1], pool=cython.longlong[::1], out=cython.longlong[::1], scalars=cython.longlong[::1],
-    n=cython.Py_ssize_t, i=cython.Py_ssize_t, f=cython.Py_ssize_t, stream=cython.Py_ssize_t, s=cython.Py_ssize_t,
-    peer=cython.Py_ssize_t, k=cython.Py_ssize_t, q=cython.longlong, a=cython.longlong, fl=cython.longlong,
-    size=cython.longlong, delta=cython.longlong, waits=cython.bint, acked=cython.bint,
+    flow=cython.longlong[::1], direction=cython.uchar[::1], packet=cython.longlong[::1],
+    time_ns=cython.longlong[::1], seq=cython.uint[::1], ack=cython.uint[::1], flags=cython.ushort[::1],
+    offset=cython.longlong[::1], length=cython.int[::1], captured=cython.int[::1],
+    begins=cython.uchar[::1], st=cython.longlong[::1], pool=cython.longlong[::1], out=cython.longlong[::1],
+    scalars=cython.longlong[::1], n=cython.Py_ssize_t, i=cython.Py_ssize_t, f=cython.Py_ssize_t,
+    stream=cython.Py_ssize_t, s=cython.Py_ssize_t, peer=cython.Py_ssize_t, k=cython.Py_ssize_t,
+    q=cython.longlong, a=cython.longlong, fl=cython.longlong, size=cython.longlong, delta=cython.longlong,
+    waits=cython.bint, acked=cython.bint,
 )  # fmt: skip
-def _reassemble(flow, direction, packet, time_ns, seq, ack, flags, offset, length, captured, begins, st, pool, out, scalars):  # type: ignore[no-untyped-def]
+def _reassemble(  # type: ignore[no-untyped-def]
+    flow,
+    direction,
+    packet,
+    time_ns,
+    seq,
+    ack,
+    flags,
+    offset,
+    length,
+    captured,
+    begins,
+    st,
+    pool,
+    out,
+    scalars,
+):
     n = flow.shape[0]
     for i in range(n):
         f = flow[i]
@@ -412,23 +437,33 @@ def _reassemble(flow, direction, packet, time_ns, seq, ack, flags, offset, lengt
             st[s + _KNOWN] = 2
             st[s + _NEXT] = q
             st[s + _FIRST] = q
-        if fl & _TCP_ACK:
-            if st[peer + _HAS_ACKED] == 0 or _diff(a, st[peer + _ACKED]) > 0:
-                st[peer + _ACKED] = a
-                st[peer + _HAS_ACKED] = 1
+        if fl & _TCP_ACK and (st[peer + _HAS_ACKED] == 0 or _diff(a, st[peer + _ACKED]) > 0):
+            st[peer + _ACKED] = a
+            st[peer + _HAS_ACKED] = 1
         if size > 0 or fl & _TCP_FIN:
             delta = _diff(q, st[s + _NEXT])
             waits = (fl & _TCP_ACK) != 0 and _waits(st, peer, a)
             if delta <= 0 and not waits and st[s + _HEAD] == 0:
-                _deliver(st, out, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i], a, fl)
-            elif delta + size > 0 and delta < _WINDOW_MAX:
-                if _hold(st, pool, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i], a, fl):
-                    # no room: give up on what is missing, then on order
-                    _unblock(st, pool, out, scalars, f, False)
-                    if _diff(q, st[s + _NEXT]) <= 0 and st[s + _HEAD] == 0:
-                        _deliver(st, out, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i], a, fl)
-                    else:
-                        _hold(st, pool, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i], a, fl)
+                _deliver(
+                    st, out, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i], a, fl
+                )
+            elif (
+                delta + size > 0
+                and delta < _WINDOW_MAX
+                and _hold(
+                    st, pool, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i], a, fl
+                )
+            ):
+                # no room: give up on what is missing, then on order
+                _unblock(st, pool, out, scalars, f, False)
+                if _diff(q, st[s + _NEXT]) <= 0 and st[s + _HEAD] == 0:
+                    _deliver(
+                        st, out, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i], a, fl
+                    )  # fmt: skip
+                else:
+                    _hold(
+                        st, pool, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i], a, fl
+                    )  # fmt: skip
         if st[s + _HEAD] != 0 or st[peer + _HEAD] != 0:
             _drain(st, pool, out, scalars, f)
             for k in range(2):
@@ -442,7 +477,9 @@ def _reassemble(flow, direction, packet, time_ns, seq, ack, flags, offset, lengt
                 # what is missing counts as lost if its receiver has acknowledged it, or can't be asked
                 q = (st[s + _HEAD] - 1) * _P
                 if _diff(pool[q + _P_SEQ], st[s + _NEXT]) > 0:
-                    acked = st[peer + _KNOWN] == 0 or (st[s + _HAS_ACKED] != 0 and _diff(st[s + _ACKED], st[s + _NEXT]) > 0)
+                    acked = st[peer + _KNOWN] == 0 or (
+                        st[s + _HAS_ACKED] != 0 and _diff(st[s + _ACKED], st[s + _NEXT]) > 0
+                    )
                 else:
                     acked = True
                 if acked:
@@ -480,7 +517,12 @@ class Reassembler:
         return np.empty((rows + int(self._scalars[2]) + 1, CHUNK_FIELDS), dtype=np.int64)
 
     def reassemble(
-        self, columns: object, flow: npt.NDArray[np.int64], direction: npt.NDArray[np.uint8], begins: npt.NDArray[np.uint8], capacity: int
+        self,
+        columns: object,
+        flow: npt.NDArray[np.int64],
+        direction: npt.NDArray[np.uint8],
+        begins: npt.NDArray[np.uint8],
+        capacity: int,
     ) -> npt.NDArray[np.int64]:
         """Chunks of a block, int64[n, Chunk].
 
@@ -496,16 +538,25 @@ class Reassembler:
             state[: len(self.state)] = self.state
             self.state = state
         out = self._out(len(flow))
-        names = ("packet", "time_ns", "seq", "ack", "flags", "payload_offset", "payload_length", "payload_captured")
+        names = (
+            "packet",
+            "time_ns",
+            "seq",
+            "ack",
+            "flags",
+            "payload_offset",
+            "payload_length",
+            "payload_captured",
+        )
         _reassemble(
-            memoryview(flow),
-            memoryview(direction),
-            *(memoryview(getattr(columns, name)) for name in names),
-            memoryview(begins),
-            memoryview(self.state).cast("B").cast("q"),
-            memoryview(self._pool).cast("B").cast("q"),
-            memoryview(out).cast("B").cast("q"),
-            memoryview(self._scalars),
+            flow.data,
+            direction.data,
+            *(getattr(columns, name).data for name in names),
+            begins.data,
+            self.state.data.cast("B").cast("q"),
+            self._pool.data.cast("B").cast("q"),
+            out.data.cast("B").cast("q"),
+            self._scalars.data,
         )
         return out[: int(self._scalars[1])]
 
@@ -515,16 +566,16 @@ class Reassembler:
             return np.empty((0, CHUNK_FIELDS), dtype=np.int64)
         out = self._out(0)
         _flush(
-            memoryview(slots),
-            memoryview(self.state).cast("B").cast("q"),
-            memoryview(self._pool).cast("B").cast("q"),
-            memoryview(out).cast("B").cast("q"),
-            memoryview(self._scalars),
+            slots.data,
+            self.state.data.cast("B").cast("q"),
+            self._pool.data.cast("B").cast("q"),
+            out.data.cast("B").cast("q"),
+            self._scalars.data,
         )
         return out[: int(self._scalars[1])]
 
     def overdue(self, now_ns: int) -> npt.NDArray[np.int32]:
-        """Slots of connections that hold segments for longer than anybody retransmits, or too many of them."""
+        """Slots of connections that hold segments for longer than anybody retransmits."""
         if not self._scalars[2]:
             return np.empty(0, dtype=np.int32)
         holding = np.flatnonzero(self.state[:, Stream.HELD] > 0)
@@ -534,7 +585,7 @@ class Reassembler:
         return np.unique(holding[age > patience] // 2).astype(np.int32)
 
     def carry(self, buffer: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Bytes of the held segments, packed; their references then point into what is returned, placed at offset 0."""
+        """Bytes of the held segments, packed; they are then taken to stand at offset 0 of the next buffer."""
         if not self._scalars[2]:
             return buffer[:0].copy()
         pieces = []

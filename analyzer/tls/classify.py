@@ -1,9 +1,9 @@
-"""What a cipher suite makes of the messages of a handshake: the conditions that turn a message into one event or another.
+"""What a cipher suite makes of handshake messages: the conditions that turn one into this event or that.
 
 In:  a cipher suite code.
 Out: RULES, a byte of flags for each of the 65,536 codes, which the tracker's kernel looks up.
-Source: RFC 5246 7.3 and 7.4.2 to 7.4.6, RFC 4279 2 to 4 (PSK), RFC 5489 (ECDHE_PSK), RFC 5054 2 (SRP), RFC 2712 (Kerberos),
-RFC 4346 7.4.3 (export RSA); tls_detections part B, table B2.
+Source: RFC 5246 7.3 and 7.4.2 to 7.4.6, RFC 4279 2 to 4 (PSK), RFC 5489 (ECDHE_PSK), RFC 5054 2 (SRP), RFC
+2712 (Kerberos), RFC 4346 7.4.3 (export RSA); tls_detections part B, table B2.
 
 A suite that nobody has named gets no flag: nothing is a violation because we do not know it.
 """
@@ -28,7 +28,8 @@ CLEAR: Final = 32
 EVERY_VERSION: Final = 64
 """A suite of TLS 1.0 too: it stays in the list of a client that falls back."""
 SSL3: Final = 128
-"""One of them that stays even in SSL 3.0, which has no extensions and so no elliptic curves (RFC 8422 4) and no PSK (RFC 4279 2)."""
+"""One of them that stays even in SSL 3.0, which has no extensions and so no elliptic curves (RFC 8422 4)
+and no PSK (RFC 4279 2)."""
 
 _K = KeyExchange
 # fmt: off
@@ -61,7 +62,12 @@ def _rules() -> npt.NDArray[np.uint8]:
     rules[Mode.NULL == MODE] |= CLEAR
     for code in np.flatnonzero(KX_CLASS):
         properties = suite_properties(int(code))
-        if properties and not properties.tls13 and properties.mode != Mode.AEAD and properties.mac in ("MD5", "SHA"):
+        if (
+            properties
+            and not properties.tls13
+            and properties.mode != Mode.AEAD
+            and properties.mac in ("MD5", "SHA")
+        ):
             rules[code] |= EVERY_VERSION
             if properties.key_exchange in (_K.RSA, _K.RSA_EXPORT, _K.DH, _K.DHE, _K.DH_ANON):
                 rules[code] |= SSL3

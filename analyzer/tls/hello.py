@@ -2,10 +2,11 @@
 
 In:  the body of a ClientHello or ServerHello (without its four-byte header), as a writable byte buffer.
 Out: FACTS (numbers), and ClientTexts or ServerTexts.
-Source: RFC 8446 4.1.2, 4.1.3, 4.2; RFC 5246 7.4.1; RFC 6066 3; RFC 7301; RFC 6520 2; RFC 7507; RFC 8701 (GREASE).
+Source: RFC 8446 4.1.2, 4.1.3, 4.2; RFC 5246 7.4.1; RFC 6066 3; RFC 7301; RFC 6520 2; RFC 7507; RFC 8701
+(GREASE).
 
-handshake.py parses the same messages in full and readably, for people; a test holds the two equal. A damaged hello gives what stood
-before the damage, with MALFORMED set; nothing here raises.
+handshake.py parses the same messages in full and readably, for people; a test holds the two equal. A
+damaged hello gives what stood before the damage, with MALFORMED set; nothing here raises.
 """
 
 # cython: boundscheck=True
@@ -59,12 +60,13 @@ DRAFT_13: Final = 1 << 24
 
 
 class Fact(IntEnum):
-    """What FACTS holds after a hello was read; a ServerHello leaves those of the client undefined and the reverse."""
+    """What FACTS holds after a hello was read; what the other kind of hello has is undefined."""
 
     FLAGS = 0
     LEGACY_VERSION = 1
     VERSION = 2
-    """ClientHello: highest version offered, supported_versions included, GREASE not. ServerHello: the negotiated one."""
+    """ClientHello: highest version offered, supported_versions included, GREASE not. ServerHello: the
+    negotiated one."""
     HEARTBEAT = 3
     """Mode of the heartbeat extension, 0 without."""
     OFFERED = 4
@@ -81,7 +83,8 @@ class Fact(IntEnum):
 
 
 FACTS: Final[npt.NDArray[np.int64]] = np.zeros(len(Fact), dtype=np.int64)
-"""Numbers of the hello read last. One array instead of an object for each hello: there are two per connection."""
+"""Numbers of the hello read last. One array instead of an object for each hello: there are two per
+connection."""
 
 
 class ClientTexts(NamedTuple):
@@ -127,8 +130,11 @@ _F_H2 = cython.declare(cython.longlong, ALPN_H2)
 _F_TRUNCATED = cython.declare(cython.longlong, TRUNCATED_HMAC)
 _F_DRAFT = cython.declare(cython.longlong, DRAFT_13)
 # fmt: on
+NO_SUITES: Final = 0x4BF29CE484222325
+"""What the hashes of suites are where none of theirs is offered."""
+
 # FNV-1a, kept below 2^63; declared, because a bare literal of 32 bits and more would be a Python object
-_FNV_BASIS = cython.declare(cython.ulonglong, 0x4BF29CE484222325)
+_FNV_BASIS = cython.declare(cython.ulonglong, NO_SUITES)
 _FNV_PRIME = cython.declare(cython.ulonglong, 0x100000001B3)
 _MASK63 = cython.declare(cython.ulonglong, 0x7FFFFFFFFFFFFFFF)
 _TURN_MAX = cython.declare(cython.uint, 0x7FFFFFFF)
@@ -139,14 +145,17 @@ RETRY_RANDOM: Final = bytes.fromhex("CF21AD74E59A6111BE1D8C021E65B891C2A211167AB
 """RFC 8446 4.1.3: the random of a HelloRetryRequest."""
 
 _SCRATCH = np.zeros(1 << 18, dtype=np.uint8)
-_SHAPE = memoryview(_SCRATCH)
+_SHAPE = _SCRATCH.data
 _SEEN = np.zeros(1 << 16, dtype=np.uint32)
 _TURN = np.zeros(1, dtype=np.uint32)
-_scratch = cython.declare(cython.uchar[::1], memoryview(_SCRATCH))
-_seen = cython.declare(cython.uint[::1], memoryview(_SEEN))
-_turn = cython.declare(cython.uint[::1], memoryview(_TURN))
-_rules = cython.declare(cython.uchar[::1], memoryview(np.array(classify.RULES)))  # a copy: the view asks for a writable array
-_facts = cython.declare(cython.longlong[::1], memoryview(FACTS))
+_scratch = cython.declare(cython.uchar[::1], _SCRATCH.data)
+_seen = cython.declare(cython.uint[::1], _SEEN.data)
+_turn = cython.declare(cython.uint[::1], _TURN.data)
+_rules = cython.declare(
+    cython.uchar[::1], np.array(classify.RULES).data
+)  # a copy: the view asks for a writable array
+_sentinel = cython.declare(cython.uchar[::1], memoryview(bytearray(b"DOWNGRD")))  # RFC 8446 4.1.3
+_facts = cython.declare(cython.longlong[::1], FACTS.data)
 
 
 def _numbers(shape: bytes, at: int) -> tuple[list[int], int]:
@@ -191,8 +200,9 @@ def _grease(value):  # type: ignore[no-untyped-def]
 @cython.returns(cython.Py_ssize_t)
 @cython.exceptval(-1, check=True)
 @cython.locals(
-    body=cython.uchar[::1], out=cython.uchar[::1], at=cython.Py_ssize_t, begin=cython.Py_ssize_t, size=cython.Py_ssize_t,
-    i=cython.Py_ssize_t, count=cython.Py_ssize_t, value=cython.int, head=cython.Py_ssize_t, wide=cython.bint,
+    body=cython.uchar[::1], out=cython.uchar[::1], at=cython.Py_ssize_t, begin=cython.Py_ssize_t,
+    size=cython.Py_ssize_t, i=cython.Py_ssize_t, count=cython.Py_ssize_t, value=cython.int,
+    head=cython.Py_ssize_t, wide=cython.bint,
 )  # fmt: skip
 def _put_list(body, out, at, begin, size, wide):  # type: ignore[no-untyped-def]
     """Append a list of the body to the shape, as 16-bit values without GREASE, behind its count."""
@@ -219,13 +229,17 @@ def _put_list(body, out, at, begin, size, wide):  # type: ignore[no-untyped-def]
 
 
 @cython.locals(
-    whole=cython.uchar[::1], body=cython.uchar[::1], base=cython.Py_ssize_t, n=cython.Py_ssize_t, i=cython.Py_ssize_t, end=cython.Py_ssize_t, size=cython.Py_ssize_t, at=cython.Py_ssize_t,
-    flags=cython.longlong, legacy=cython.int, top=cython.int, offered=cython.int, heartbeat=cython.int, value=cython.int, kind=cython.int,
-    ciphers=cython.Py_ssize_t, ciphers_size=cython.Py_ssize_t, groups=cython.Py_ssize_t, groups_size=cython.Py_ssize_t,
-    formats=cython.Py_ssize_t, formats_size=cython.Py_ssize_t, signatures=cython.Py_ssize_t, signatures_size=cython.Py_ssize_t,
-    name=cython.Py_ssize_t, name_size=cython.Py_ssize_t, proto=cython.Py_ssize_t, proto_size=cython.Py_ssize_t,
-    types=cython.Py_ssize_t, count=cython.Py_ssize_t, h=cython.ulonglong, g=cython.ulonglong, g3=cython.ulonglong, session=cython.Py_ssize_t,
-    session_size=cython.Py_ssize_t, offers=cython.Py_ssize_t, offers_size=cython.Py_ssize_t, j=cython.Py_ssize_t, stop=cython.Py_ssize_t, ja4_version=cython.int, tops=cython.int, k=cython.Py_ssize_t,
+    whole=cython.uchar[::1], body=cython.uchar[::1], base=cython.Py_ssize_t, n=cython.Py_ssize_t,
+    i=cython.Py_ssize_t, end=cython.Py_ssize_t, size=cython.Py_ssize_t, at=cython.Py_ssize_t,
+    flags=cython.longlong, legacy=cython.int, top=cython.int, offered=cython.int, heartbeat=cython.int,
+    value=cython.int, kind=cython.int, ciphers=cython.Py_ssize_t, ciphers_size=cython.Py_ssize_t,
+    groups=cython.Py_ssize_t, groups_size=cython.Py_ssize_t, formats=cython.Py_ssize_t,
+    formats_size=cython.Py_ssize_t, signatures=cython.Py_ssize_t, signatures_size=cython.Py_ssize_t,
+    name=cython.Py_ssize_t, name_size=cython.Py_ssize_t, proto=cython.Py_ssize_t,
+    proto_size=cython.Py_ssize_t, types=cython.Py_ssize_t, count=cython.Py_ssize_t, h=cython.ulonglong,
+    g=cython.ulonglong, g3=cython.ulonglong, session=cython.Py_ssize_t, session_size=cython.Py_ssize_t,
+    offers=cython.Py_ssize_t, offers_size=cython.Py_ssize_t, j=cython.Py_ssize_t, stop=cython.Py_ssize_t,
+    ja4_version=cython.int, tops=cython.int, k=cython.Py_ssize_t,
 )  # fmt: skip
 def _client(whole, base, n):  # type: ignore[no-untyped-def]
     body = whole[base : base + n]
@@ -464,10 +478,11 @@ def client_hello(view: memoryview, at: int, size: int) -> ClientTexts:
 
 
 @cython.locals(
-    whole=cython.uchar[::1], base=cython.Py_ssize_t, body=cython.uchar[::1], n=cython.Py_ssize_t, i=cython.Py_ssize_t,
-    stop=cython.Py_ssize_t, end=cython.Py_ssize_t, size=cython.Py_ssize_t, flags=cython.longlong, legacy=cython.int, version=cython.int, suite=cython.int, compression=cython.int,
-    heartbeat=cython.int, group=cython.int, kind=cython.int, session_size=cython.Py_ssize_t, proto=cython.Py_ssize_t,
-    proto_size=cython.Py_ssize_t,
+    whole=cython.uchar[::1], base=cython.Py_ssize_t, body=cython.uchar[::1], n=cython.Py_ssize_t,
+    i=cython.Py_ssize_t, stop=cython.Py_ssize_t, end=cython.Py_ssize_t, size=cython.Py_ssize_t,
+    flags=cython.longlong, legacy=cython.int, version=cython.int, suite=cython.int, compression=cython.int,
+    heartbeat=cython.int, group=cython.int, kind=cython.int, session_size=cython.Py_ssize_t,
+    proto=cython.Py_ssize_t, proto_size=cython.Py_ssize_t,
 )  # fmt: skip
 def _server(whole, base, n, types):  # type: ignore[no-untyped-def]
     body = whole[base : base + n]
@@ -538,12 +553,15 @@ def _server(whole, base, n, types):  # type: ignore[no-untyped-def]
                 elif kind == 0xFF01:
                     flags |= _F_RENEG
                 i = end
-    if n >= 34 and body[26] == 0x44 and body[27] == 0x4F and body[28] == 0x57 and body[29] == 0x4E:
-        if body[30] == 0x47 and body[31] == 0x52 and body[32] == 0x44:  # "DOWNGRD"
-            if body[33] == 1:
-                flags |= _F_SENTINEL_12
-            elif body[33] == 0:
-                flags |= _F_SENTINEL_11
+    i = 0
+    if n >= 34:
+        while i < 7 and body[26 + i] == _sentinel[i]:
+            i += 1
+    if i == 7:
+        if body[33] == 1:
+            flags |= _F_SENTINEL_12
+        elif body[33] == 0:
+            flags |= _F_SENTINEL_11
     if version >> 8 == 0x7F:
         flags |= _F_DRAFT
         version = 0x0304
@@ -573,7 +591,7 @@ def server_hello(view: memoryview, at: int, size: int) -> ServerTexts:
 
 
 def ssl2_client_hello(view: memoryview, at: int, size: int) -> ClientTexts:
-    """Read an SSL 2.0 CLIENT-HELLO after its message type (SSL 2.0 draft 2.5; RFC 5246 E.2 where its version is 3.0 or higher)."""
+    """Read an SSL 2.0 CLIENT-HELLO after its message type (SSL 2.0 draft 2.5; RFC 5246 E.2)."""
     data = view[at : at + min(size, 4096)].tobytes()
     version = int.from_bytes(data[0:2], "big")
     spec, session, challenge = (int.from_bytes(data[i : i + 2], "big") for i in (2, 4, 6))

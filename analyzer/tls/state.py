@@ -2,14 +2,16 @@
 
 In:  (state, side, event), the event made by classify.py and tracker.py from a record or a message.
 Out: a Transition, or a Violation where there is no row.
-Source: RFC 8446 (TLS 1.3), RFC 5246 (1.2; 1.0 and 1.1 agree in order), RFC 6101 (SSL 3.0), RFC 6520 (heartbeat), the SSL 2.0
-draft (Hickman 1995) for its hello; each row cites its section.
+Source: RFC 8446 (TLS 1.3), RFC 5246 (1.2; 1.0 and 1.1 agree in order), RFC 6101 (SSL 3.0), RFC 6520
+(heartbeat), the SSL 2.0 draft (Hickman 1995) for its hello; each row cites its section.
 
 Rule 1: every transition is a row of this file. A condition is not a guard on a row but another event.
-Rule 2: we watch, we do not take part. A missing row is a value (Violation), the state stays, and tracking goes on.
+Rule 2: we watch, we do not take part. A missing row is a value (Violation), the state stays, and tracking
+goes on.
 
-Four small machines, never a product: HANDSHAKE is joint for the connection; PROTECTION, HEARTBEAT and CLOSING exist once per
-side. Loss and a late start are events (GAP, JOINED_LATE) with rows of their own: in UNKNOWN nothing is a violation.
+Four small machines, never a product: HANDSHAKE is joint for the connection; PROTECTION, HEARTBEAT and
+CLOSING exist once per side. Loss and a late start are events (GAP, JOINED_LATE) with rows of their own: in
+UNKNOWN nothing is a violation.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class State(IntEnum):
     WAIT_SH_0RTT = 3
     """ClientHello with early_data is out: ChangeCipherSpec and early data may follow."""
     N_SH = 4
-    """TLS 1.2 and below negotiated, only the ServerHello seen: a full or an abbreviated handshake may follow."""
+    """TLS 1.2 and below negotiated, only the ServerHello seen: a full or an abbreviated handshake may
+    follow."""
     N_SUPPLEMENTAL = 5
     N_CERTIFICATE = 6
     N_STATUS = 7
@@ -56,7 +59,8 @@ class State(IntEnum):
     C_VERIFY = 13
     C_CCS = 14
     C_FIN = 15
-    """Client Finished seen: the server's ChangeCipherSpec is due; a client may already send data (false start)."""
+    """Client Finished seen: the server's ChangeCipherSpec is due; a client may already send data (false
+    start)."""
     S_TICKET = 16
     S_CCS = 17
     A_TICKET = 18
@@ -262,7 +266,8 @@ _HELLO: Final = (
 )
 
 _FULL: Final = (
-    # TLS 1.2 and below, full handshake: the server's flight in its one order (RFC 5246 7.3, RFC 4680 for SupplementalData)
+    # TLS 1.2 and below, full handshake: the server's flight in its one order (RFC 5246 7.3, RFC 4680 for
+    # SupplementalData)
     (_H, _X.N_SH,           _S, Ev.SUPPLEMENTAL_DATA,   _X.N_SUPPLEMENTAL, "RFC 4680 2"),
     (_H, _X.N_SH,           _S, Ev.CERTIFICATE,         _X.N_CERTIFICATE,  "RFC 5246 7.4.2"),
     (_H, _X.N_SH,           _S, Ev.SERVER_KEY_EXCHANGE, _X.N_KEY_EXCHANGE, "RFC 5246 7.4.3"),
@@ -406,7 +411,7 @@ _SHARED: Final = (
     *_everywhere(_FULL_12 + _SHORT_12, _BOTH, Ev.ENC_ALERT, None, "RFC 5246 7.2"),
     *_everywhere(_AFTER_12, _BOTH, Ev.APP, None, "RFC 5246 10"),
     *_everywhere((_X.EST, _X.R_LAST_SERVER, _X.R_LAST_CLIENT), _BOTH, Ev.ENC_ALERT, None, "RFC 5246 7.2"),
-    *_everywhere(_AFTER_12 + (_X.C_FIN, _X.S_CCS, _X.A_SFIN, _X.A_CCCS), _BOTH, Ev.ENC_HEARTBEAT, None, "RFC 6520 3"),
+    *_everywhere((*_AFTER_12, _X.C_FIN, _X.S_CCS, _X.A_SFIN, _X.A_CCCS), _BOTH, Ev.ENC_HEARTBEAT, None, "RFC 6520 3"),
     *_everywhere((_X.T_NEG, _X.T_SERVER, _X.T_CLIENT, _X.T_EST), (_S,), Ev.ALERT_WARNING, None, "RFC 8446 6; judged as CLEAR_ALERT"),
     *((_H, _X.CLOSED, side, event, _X.CLOSED, "RFC 5246 7.2.2; what comes after is the CLOSING machine's")
       for side in _BOTH for event in _ANY_EVENT),
