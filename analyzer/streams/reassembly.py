@@ -458,11 +458,13 @@ def _reassemble(  # type: ignore[no-untyped-def]
                 _unblock(st, pool, out, scalars, f, False)
                 if _diff(q, st[s + _NEXT]) <= 0 and st[s + _HEAD] == 0:
                     _deliver(
-                        st, out, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i], a, fl
+                        st, out, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i],
+                        a, fl,
                     )  # fmt: skip
                 else:
                     _hold(
-                        st, pool, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i], a, fl
+                        st, pool, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i],
+                        a, fl,
                     )  # fmt: skip
         if st[s + _HEAD] != 0 or st[peer + _HEAD] != 0:
             _drain(st, pool, out, scalars, f)
