@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from analyzer import limits
 from analyzer.streams.reassembly import Chunk
+from analyzer.tls import upgrades
 
 COMPILED = cython.compiled
 
@@ -64,6 +65,8 @@ class Framing(IntEnum):
     """1 once a row was given: what follows is TLS out of step, not something else."""
     LOW_RUN = 20
     """Length of the run that passed the limit last, as far as it was seen."""
+    OFFER = 21
+    """What the first message says about TLS inside another protocol: upgrades.offer."""
 
 
 class Record(IntEnum):
@@ -147,6 +150,8 @@ _REPORTED = cython.declare(cython.Py_ssize_t, int(Framing.REPORTED))
 _CONFIRM = cython.declare(cython.Py_ssize_t, int(Framing.CONFIRM))
 _EVER = cython.declare(cython.Py_ssize_t, int(Framing.EVER))
 _LOW_RUN_LENGTH = cython.declare(cython.Py_ssize_t, int(Framing.LOW_RUN))
+_OFFER = cython.declare(cython.Py_ssize_t, int(Framing.OFFER))
+_PEEK_BYTES = cython.declare(cython.longlong, upgrades.PEEK_BYTES)
 
 _FIRST = cython.declare(cython.int, FIRST)
 _LAST = cython.declare(cython.int, LAST)
@@ -416,6 +421,8 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                 st[s + _HEAD_BYTES] += 1
                 i += 1
             i = offset
+            if position == 0 and n >= 11 and upgrades.may_offer(buf[i], buf[i + 3], buf[i + 4]):
+                st[s + _OFFER] = upgrades.offer(bytes(buf[i : min(end, i + _PEEK_BYTES)]))
         resync = 0
         if gap > 0 and st[s + _MODE] != _M_UNDECIDED:
             st[s + _RUN] = 0
