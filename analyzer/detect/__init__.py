@@ -10,10 +10,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from analyzer.detect import order
+from analyzer.detect import downgrade, fallback, order, plaintext_upgrade
 from analyzer.detect.base import Detector, Rule
 
-DETECTORS: Final[tuple[Detector, ...]] = (order.DETECTOR,)
+DETECTORS: Final[tuple[Detector, ...]] = (
+    order.DETECTOR,
+    downgrade.DETECTOR,
+    fallback.DETECTOR,
+    plaintext_upgrade.DETECTOR,
+)
 
 RULES: Final[dict[str, Rule]] = {rule.id: rule for detector in DETECTORS for rule in detector.rules}
 """The catalogue as far as it is built, by id."""
