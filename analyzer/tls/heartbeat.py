@@ -4,8 +4,9 @@ In:  the heartbeat records of a connection, in causal order.
 Out: Beat rows, one per record; detect/heartbeat.py judges them.
 Source: RFC 6520 3, 4; CVE-2014-0160.
 
-In clear the message says what it is. Encrypted, only lengths are known: a record is the answer to the peer's oldest unanswered
-request if there is one, else a request of its own. An answer may go on in the records right behind it.
+In clear the message says what it is. Encrypted, only lengths are known: a record is the answer to the peer's
+oldest unanswered request if there is one, else a request of its own. An answer may go on in the records right
+behind it.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ HEADER: Final = 3
 OVERHEAD: Final = 19
 """HEADER and the least padding (RFC 6520 4)."""
 SHORTEST_SEALED: Final = OVERHEAD + 4
-"""No record that protects a legal heartbeat is shorter: the shortest MAC or tag of any suite has 4 bytes (RFC 9189 4.2.3)."""
+"""No record that protects a legal heartbeat is shorter: every MAC has at least 4 bytes (RFC 9189 4.2.3)."""
 FULL_RECORD: Final = 1 << 14
 SURELY_GROWN: Final = 64
-"""An answer that is longer than its request by more than this is no matter of padding (catalogue HB05, correction)."""
+"""An answer longer than its request by more is no matter of padding (catalogue HB05, correction)."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class Beat:
     length: int
     """Of the record."""
     message_length: int
-    """Of the message in it: without the MAC of a suite that does not encrypt. As `length` where it is encrypted."""
+    """Of the message: without the MAC of a suite that does not encrypt; as `length` where it is encrypted."""
     record_version: int
     version: int
     """Negotiated, 0 before the ServerHello."""
@@ -61,7 +62,7 @@ class Beat:
     """Mode in the ClientHello's heartbeat extension, 0 without; -1 where no whole ClientHello was seen."""
     server_mode: int
     before_keys: bool
-    """Not both sides had changed keys, in TLS 1.2 or below. False where bytes are missing: that is unknown."""
+    """Not both had changed keys, in TLS 1.2 or below. False where bytes are missing: then it is unknown."""
     whole: bool
     """Nothing of either direction is missing before it, so that requests and answers can be counted."""
     early_ccs: bool
@@ -108,22 +109,28 @@ class Beat:
 
     @property
     def unpadded(self) -> bool:
-        """A readable request that brings its payload but not the padding: the harmless test for the same fault."""
+        """A readable request with its payload but not its padding: a harmless test for the same fault."""
         if not self.clear or self.role != REQUEST or self.payload_length < 0:
             return False
         return HEADER + self.payload_length <= self.message_length < OVERHEAD + self.payload_length
 
     @property
     def in_handshake(self) -> bool:
-        """Sent before it may be, and not to answer (RFC 6520 3). Before any hello only what reads as a heartbeat counts."""
+        """Sent too early, and not to answer (RFC 6520 3); before any hello only what reads as a heartbeat."""
         if not self.before_keys or self.answers:
             return False
         return self.state != State.START or (self.role != UNKNOWN and self.body_bytes >= HEADER)
 
     @property
+    def probes(self) -> bool:
+        """It tests or attacks the peer, as far as its bytes say (catalogue HB01 to HB03)."""
+        return self.overreads or self.unpadded or self.in_handshake
+
+    @property
     def proof(self) -> str:
         """Hex of the record's header and the first bytes of its body."""
-        return f"18{self.record_version:04x}{self.length:04x}" + self.body.to_bytes(self.body_bytes, "big").hex()
+        header = f"18{self.record_version:04x}{self.length:04x}"
+        return header + self.body.to_bytes(self.body_bytes, "big").hex()
 
 
 def overreads(message_length: int, payload_length: int) -> bool:
@@ -138,7 +145,9 @@ def reads_as_overread(body: int, body_bytes: int, length: int) -> bool:
     kind = body >> 8 * (body_bytes - 1)
     if length < HEADER:
         return kind == REQUEST
-    return body_bytes >= HEADER and kind in (REQUEST, RESPONSE) and _payload_length(body, body_bytes) + HEADER > length
+    if body_bytes < HEADER or kind not in (REQUEST, RESPONSE):
+        return False
+    return _payload_length(body, body_bytes) + HEADER > length
 
 
 def _payload_length(body: int, body_bytes: int) -> int:
@@ -224,15 +233,17 @@ class Heartbeats:
             peer.end = position + 5 + beat.length
             beat.answered_bytes, beat.answered_records = peer.answered, peer.records
             if peer.answering is not None:
-                beat.request, beat.request_packet, beat.request_length, beat.request_payload_length, _ = peer.answering
+                asked = peer.answering
+                beat.request, beat.request_packet = asked.number, asked.packet
+                beat.request_length, beat.request_payload_length = asked.length, asked.payload_length
         return self._keep(beat)
 
     def _keep(self, beat: Beat) -> bool:
-        grown = beat.answers and beat.answered_bytes > beat.request_length
         if self.kept < limits.HEARTBEATS_KEPT:
             self.kept += 1
             return True
-        if self.striking < limits.HEARTBEATS_KEPT and (grown or beat.overreads or beat.unpadded or beat.in_handshake):
+        grown = beat.answers and beat.answered_bytes > beat.request_length
+        if self.striking < limits.HEARTBEATS_KEPT and (grown or beat.probes):
             self.striking += 1
             return True
         return False
@@ -249,7 +260,7 @@ def _lapse(asking: _Asking, now_ns: int) -> None:
 
 
 def _goes_on(asking: _Asking, beat: Beat, position: int) -> bool:
-    """The record is a further one of the answer that its sender is giving: it stands right behind the last one."""
+    """The record is a further one of the answer that its sender gives: it stands right behind the last."""
     if asking.answering is None or position != asking.end:
         return False
     if beat.clear:
@@ -260,7 +271,7 @@ def _goes_on(asking: _Asking, beat: Beat, position: int) -> bool:
 
 
 def _answer(asking: _Asking, beat: Beat) -> None:
-    """Take the answer for that of the oldest request, unless it is encrypted and has just the length of a later one."""
+    """Find the request: the oldest, unless the answer is encrypted and has just the length of a later one."""
     index = 0
     if not beat.clear and asking.asked and asking.asked[0].length != beat.length:
         index = next((i for i, asked in enumerate(asking.asked) if asked.length == beat.length), 0)
@@ -286,4 +297,5 @@ def _ask(asking: _Asking, beat: Beat) -> None:
     if not isinstance(row, Violation):
         asking.state = row.next
     if len(asking.asked) < limits.HEARTBEATS_OUTSTANDING:
-        asking.asked.append(_Asked(beat.number, beat.packet, beat.message_length, beat.payload_length, beat.time_ns))
+        asked = _Asked(beat.number, beat.packet, beat.message_length, beat.payload_length, beat.time_ns)
+        asking.asked.append(asked)

@@ -457,7 +457,9 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                     if n >= 3:
                         version |= buf[i + 2]
                     if version > 0x0304:
-                        continue
+                        # no version in use: only a hello behind it makes it a record
+                        if n < 9 or b != 22 or (buf[i + 5] != 1 and buf[i + 5] != 2) or buf[i + 6] > 1:
+                            continue
                     if n >= 5:
                         length = (buf[i + 3] << 8) | buf[i + 4]
                         if length > _MAX_LENGTH:
@@ -496,6 +498,8 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                 continue
             st[s + _MODE] = _M_TLS
             st[s + _CONFIRM] = _CONFIRM_HEADERS
+            if i == offset and n >= 9 and buf[i] == 22 and (buf[i + 5] == 1 or buf[i + 5] == 2) and buf[i + 6] <= 1:
+                st[s + _CONFIRM] = 0  # a hello at the start of a segment needs no more proof
             st[s + _RECORDS] = 0
             st[s + _HEADER_BYTES] = 0
             st[s + _REMAINING] = 0
@@ -602,7 +606,7 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                 if st[peer + _MODE] == _M_UNDECIDED and st[peer + _HEADER_BYTES] == 0 and st[s + _CONFIRM] == 0:
                     if sync & 2 and not sync & 8:
                         st[peer + _MODE] = _M_TLS
-                    else:
+                    elif st[peer + _HEAD_BYTES] != 0:
                         st[peer + _MODE] = _M_LOST
                     st[peer + _RECORDS] = 0
                 if length == 0 and st[s + _CONFIRM] == 0:
@@ -722,13 +726,13 @@ class RecordWalk:
         """
         self._count[0] = 0
         reached = _walk(
-            memoryview(buffer),
-            memoryview(chunks).cast("B").cast("q"),
-            memoryview(self.state).cast("B").cast("q"),
-            memoryview(self._out).cast("B").cast("q"),
-            memoryview(self._count),
-            memoryview(self._xlog),
-            memoryview(self._histogram),
+            buffer.data,
+            chunks.data.cast("B").cast("q"),
+            self.state.data.cast("B").cast("q"),
+            self._out.data.cast("B").cast("q"),
+            self._count.data,
+            self._xlog.data,
+            self._histogram.data,
             begin,
         )
         return int(reached), self._out[: int(self._count[0])]

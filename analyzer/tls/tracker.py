@@ -371,8 +371,8 @@ _SERVER_LEGACY = cython.declare(cython.Py_ssize_t, int(Tls.SERVER_LEGACY))
 _CIPHER_SUITE = cython.declare(cython.Py_ssize_t, int(Tls.CIPHER_SUITE))
 _COMPRESSION = cython.declare(cython.Py_ssize_t, int(Tls.COMPRESSION))
 _GROUP = cython.declare(cython.Py_ssize_t, int(Tls.GROUP))
-_facts = cython.declare(cython.longlong[::1], memoryview(hello.FACTS))
-_suite_rules = cython.declare(cython.uchar[::1], memoryview(np.array(classify.RULES)))
+_facts = cython.declare(cython.longlong[::1], hello.FACTS.data)
+_suite_rules = cython.declare(cython.uchar[::1], np.array(classify.RULES).data)
 _F_TICKET = cython.declare(cython.longlong, hello.TICKET)
 _F_TICKET_FILLED = cython.declare(cython.longlong, hello.TICKET_FILLED)
 _F_STATUS = cython.declare(cython.longlong, hello.STATUS)
@@ -630,7 +630,7 @@ def _hello(ts, f, d, message, view, at, size, packet, time_ns, record_version, o
     i=cython.longlong, end=cython.longlong, m=cython.longlong, ev=cython.int, side=cython.int, protected=cython.bint, clear=cython.bint,
     message=cython.longlong, size=cython.longlong, limit=cython.longlong, expected=cython.longlong, body=cython.longlong,
     body_bytes=cython.longlong, tls13=cython.bint, key=cython.longlong, room=cython.longlong, following=cython.longlong,
-    want=cython.bint, first=cython.longlong, second=cython.longlong,
+    want=cython.bint, early=cython.bint, first=cython.longlong, second=cython.longlong,
 )  # fmt: skip
 def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, want, pending, owner):  # type: ignore[no-untyped-def]
     """Follow record rows from `begin` on while there is room for events; returns the first row not followed."""
@@ -668,7 +668,7 @@ def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, wan
             if (kind == 22 or kind == _SSL2 + 1) and first == 1:
                 ts[b + _CLIENT] = d
                 ts[b + _ROLE] = 3
-            elif kind == 22 and first == 2 and ts[b + _ROLE] == 0:
+            elif kind == 22 and first == 2 and (ts[b + _ROLE] == 0 or sync & 16):
                 ts[b + _CLIENT] = 1 - d
                 ts[b + _ROLE] = 2
             elif ts[b + _ROLE] == 0 and kind == 23 and d == 0:
@@ -679,7 +679,10 @@ def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, wan
                     ts[b + _UNORDERED] = 1
         if flags & _LOW_RUN or flags & _TEXT:
             # what should be ciphertext: application data after keys changed, or any in TLS 1.3
-            if not ts[b + _RULES] & _CLEAR_SUITE and (ts[b + _PROTECTION + d] == _PROTECTED or ts[b + _STATE] == _UNKNOWN):
+            state = ts[b + _STATE]
+            protected = ts[b + _PROTECTION + d] == _PROTECTED or ts[b + _VERSION] == 0x0304
+            early = state == _WAIT_SH_0RTT or state == _T_HRR
+            if not ts[b + _RULES] & _CLEAR_SUITE and (protected or early or state == _UNKNOWN):
                 side = 1 if ts[b + _CLIENT] != d else 0
                 if flags & _LOW_RUN:
                     _note(ts, rows, out, count, b, r, _K_LOW_RUN, side, ts[b + _STATE], 0, 0, rows[r + 16], 0)
@@ -749,6 +752,8 @@ def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, wan
             if following < 0 and kind != 21 and flags & _FIRST:
                 if not ts[b + _UNORDERED]:
                     _note(ts, rows, out, count, b, r, _K_VIOLATION, side, ts[b + _CLOSING + d], _EV_DATA, 0, protected, 0)
+        if want and kind == 20:
+            _note(ts, rows, out, count, b, r, _K_CCS, side, state, 0, 0, 0, 0)
         if (ts[b + _NEED + d] > 0 or ts[b + _HEAD_BYTES + d] > 0) and kind != 22 and kind != 21 and flags & _FIRST and state != _UNKNOWN:
             # between two records of one handshake message (RFC 8446 5.1); TLS 1.2 tolerates alerts there
             _step(ts, matrix, rows, out, count, b, r, d, _CCS_IN_MESSAGE if kind == 20 else _RECORD_IN_MESSAGE, 0)
@@ -860,8 +865,6 @@ def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, wan
                     ts[b + _RESUMED] = 3
                 state = ts[b + _STATE]
         elif kind == 20:
-            if want:
-                _note(ts, rows, out, count, b, r, _K_CCS, side, state, 0, 0, 0, 0)
             ts[b + _CCS + d] += 1
             if protected and not tls13:
                 ev = _ENC_CCS
@@ -1032,13 +1035,13 @@ class Tracker:
         """
         self._count[0] = 0
         reached = _track(
-            memoryview(buffer),
-            memoryview(rows).cast("B").cast("q"),
-            memoryview(self.state).cast("B").cast("q"),
-            memoryview(self._matrix).cast("B").cast("b"),
-            memoryview(self._out).cast("B").cast("q"),
-            memoryview(self._count),
-            memoryview(flow_fields).cast("B").cast("q"),
+            buffer.data,
+            rows.data.cast("B").cast("q"),
+            self.state.data.cast("B").cast("q"),
+            self._matrix.data.cast("B").cast("b"),
+            self._out.data.cast("B").cast("q"),
+            self._count.data,
+            flow_fields.data.cast("B").cast("q"),
             flow_fields.shape[1],
             syn_column,
             begin,
@@ -1057,7 +1060,7 @@ class Tracker:
         length, body, body_bytes = row[Record.LENGTH], row[Record.BODY], row[Record.BODY_BYTES]
         state: list[int] = self.state[slot].tolist()
         tls13 = state[Tls.VERSION] == 0x0304
-        whole = row[Record.SYNC] & (1 | 2 | 4 | 8 | 16) == 3
+        whole = row[Record.SYNC] & (1 | 2 | 4 | 8 | 16) == 3 and not state[Tls.UNORDERED]
         changed = state[Tls.CCS_0] > 0 and state[Tls.CCS_1] > 0
         clear, mac_bytes = self._readable(state, direction, length, body, body_bytes, row[Record.SYNC])
         client_known = state[Tls.CLIENT_FLAGS] >= 0 and not state[Tls.CLIENT_FLAGS] & hello.MALFORMED
@@ -1086,25 +1089,30 @@ class Tracker:
         )
         if machine.follow(beat, row[Record.POSITION]):
             self.beats.append(beat)
-        if state[Tls.PROBE_NS] == 0 and (beat.overreads or beat.unpadded or beat.in_handshake):
+        if state[Tls.PROBE_NS] == 0 and beat.probes:
             self.state[slot, [Tls.PROBE_NS, Tls.PROBE_PACKET, Tls.PROBE_SIDE]] = beat.time_ns, beat.packet, side
 
     @staticmethod
-    def _readable(state: list[int], direction: int, length: int, body: int, body_bytes: int, sync: int) -> tuple[bool, int]:
+    def _readable(
+        state: list[int], direction: int, length: int, body: int, body_bytes: int, sync: int
+    ) -> tuple[bool, int]:
         """Whether a heartbeat's body is the message itself, and how many bytes of MAC stand behind it."""
         if state[Tls.VERSION] == 0x0304:
             return False, 0
         protected = state[Tls.PROTECTION_0 + direction] == State.PROTECTED
         if protected and state[Tls.RULES] & classify.CLEAR:
-            truncated = state[Tls.SERVER_FLAGS] & hello.TRUNCATED_HMAC
             mac_bytes = int(MAC_BYTES[state[Tls.CIPHER_SUITE]])
-            return True, min(10, mac_bytes) if truncated else mac_bytes
-        if not protected and not state[Tls.CCS_0 + direction] and (sync & 1 and not sync & 4 or state[Tls.STATE] != State.UNKNOWN):
+            return True, min(10, mac_bytes) if state[Tls.SERVER_FLAGS] & hello.TRUNCATED_HMAC else mac_bytes
+        ordered = state[Tls.STATE] != State.UNKNOWN
+        changed = state[Tls.CCS_0 + direction] > 0
+        if not protected and not changed and (ordered or sync & 5 == 1):  # from its SYN on, without a gap
             return True, 0
-        # after a bogus ChangeCipherSpec, which may be there to blind the observer (catalogue HB15), or after one that was missed
+        # after a bogus ChangeCipherSpec, which may be there to blind the observer (catalogue HB15), or after
+        # one that the capture may have missed
+        bogus = not protected and changed and ordered
         doubtful = not protected or bool(state[Tls.EARLY_CCS])
-        bogus = not protected and state[Tls.CCS_0 + direction] > 0 and state[Tls.STATE] != State.UNKNOWN
-        return doubtful and (bogus or length < SHORTEST_SEALED) and reads_as_overread(body, body_bytes, length), 0
+        short = length < SHORTEST_SEALED
+        return doubtful and (bogus or short) and reads_as_overread(body, body_bytes, length), 0
 
     def heartbeat_ends(self, slot: int, side: int, packet: int) -> None:
         """The end of the side's last heartbeat record was seen."""
