@@ -25,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The kernels as setup.py names them: a change to one of them is a reason to build again.
 KERNELS := $(wildcard $(addsuffix .py,$(subst .,/,$(shell sed -n 's/^ *"\(analyzer\.[a-z0-9_.]*\)",$$/\1/p' setup.py))))
 
-.PHONY: help demo test build packages lock clean
+.PHONY: help demo test build packages lock readme clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -75,6 +75,10 @@ lock:
 	  --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
 	  --group dev pyproject.toml - -o requirements-dev.lock
 	@grep -c == requirements-dev.lock | sed 's/$$/ packages locked/'
+
+# Renews the output that README.md shows.
+readme: build
+	@$(BIN)/python .ci/readme
 
 clean:
 	rm -rf $(VENV) build demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
