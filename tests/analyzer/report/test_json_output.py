@@ -3,15 +3,19 @@ from __future__ import annotations
 import io
 import json
 import time
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from analyzer import analyze
 from analyzer.model import Severity
 from analyzer.report import Options
 from analyzer.report.json_output import JSON, NDJSON, dumps
 from analyzer.report.schema import schema_text
+
+SAMPLES = sorted((Path(__file__).parents[3] / "samples").glob("*/*.pcap*"))
 
 
 def rendered(format, analysis, **options) -> bytes:
@@ -60,6 +64,15 @@ def test_each_line_follows_the_published_schema(analysis, published):
         kind = line.pop("type")
         Draft202012Validator({**strict, "$ref": f"#/$defs/{kind}"}).validate(line)
     assert lines[-1]["findings"] == {"critical": 0, "high": 1, "medium": 1, "low": 4, "info": 0}
+
+
+@pytest.mark.parametrize("capture", SAMPLES, ids=lambda capture: capture.stem)
+def test_every_sample_follows_the_published_schema(capture, published):
+    analysis = analyze(capture)
+    document = json.loads(rendered(JSON, analysis))
+    Draft202012Validator(closed(published)).validate(document)
+    assert len(document["findings"]) == document["totals"]["findings"]
+    assert len(document["connections"]) == document["totals"]["tls_connections"]
 
 
 @pytest.mark.parametrize(
