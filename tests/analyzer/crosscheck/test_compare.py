@@ -40,13 +40,11 @@ DIFFERENCES = {
     "tcp-snaplen-96.pcap":                {("message", LOSS)},
     "tls-fragmented-handshake.pcap":      {("message", TOO_LONG)},
 }
-UNREAD: dict[str, str] = {}
 # fmt: on
 
 
 def parameters(paths):
-    xfail = {name: [pytest.mark.xfail(strict=True, reason=reason)] for name, reason in UNREAD.items()}
-    return [pytest.param(path, id=path.name, marks=xfail.get(path.name, [])) for path in paths]
+    return [pytest.param(path, id=path.name) for path in paths]
 
 
 def check(path):
@@ -77,7 +75,7 @@ def test_crafted_captures(path):
 
 
 def test_every_name_is_a_capture():
-    assert DIFFERENCES.keys() | UNREAD.keys() <= {path.name for path in (*CAPTURES, *CRAFTED)}
+    assert DIFFERENCES.keys() <= {path.name for path in (*CAPTURES, *CRAFTED)}
 
 
 def test_standard_input_can_not_be_compared():
