@@ -6,6 +6,7 @@ What must be found in them is not tested here: that is the engine's test.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -34,6 +35,7 @@ KEYS = {
     "absent",
     "expected",
     "connection",
+    "profile",
 }
 FACTS = {"version", "cipher_suite_code", "client_port", "server_port", "resumed", "established"}
 ID = re.compile(r"[A-Z]{2}[0-9]{2}")
@@ -74,6 +76,19 @@ def test_expectations_are_well_formed(row: dict) -> None:
         assert all(ID.fullmatch(name) for name in row.get(key, []))
     assert not {finding["id"] for finding in expected} & set(row.get("absent", []))
     assert all(set(facts) <= FACTS for facts in row.get("connection", []))
+
+
+def test_profile_rows_say_of_the_real_captures_what_the_kernel_module_said() -> None:
+    """The plain reading in samples/craft is right where the module's own verdicts are known."""
+    script = (
+        "import sys, json, pathlib; from samples.craft.profile import first_drops; folder = sys.argv[1]; "
+        "print(json.dumps({name: first_drops(pathlib.Path(folder, name)) for name in sys.argv[2:]}))"
+    )
+    verdicts = json.loads((SAMPLES / "captures" / "profile_verdicts.json").read_text())
+    command = [sys.executable, "-c", script, str(SAMPLES / "captures"), *verdicts]
+    said = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+    for name, row in verdicts.items():
+        assert said[name] == [{"packet": d["packet"], "reason": d["reason"]} for d in row["first_drops"]]
 
 
 @pytest.mark.tshark

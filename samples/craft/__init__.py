@@ -3,6 +3,7 @@
     conversation.py  TCP connections as packets: segmentation, loss, reordering, retransmission
     tls_bytes.py     TLS records and messages as bytes
     session.py       TLS connections over a conversation
+    profile.py       what the profile nf_conntrack_tls says of a capture, by a second reading
     scenario.py      a capture and what must be found in it; the manifest
     FAMILIES         the modules that yield scenarios, one per family of findings
 
@@ -19,6 +20,7 @@ from samples.craft import (
     legal,
     order,
     records,
+    sslv2,
     transport,
     upgrades,
 )
@@ -31,6 +33,7 @@ FAMILIES = (
     order,
     ccs,
     records,
+    sslv2,
     legal,
     transport,
     upgrades,

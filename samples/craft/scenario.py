@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from samples.craft.conversation import Capture, Packet
+from samples.craft.profile import first_drops
 
 SAMPLES: Final = Path(__file__).parents[1]
 CRAFTED: Final = SAMPLES / "crafted"
@@ -47,6 +48,8 @@ class Scenario:
     absent: Sequence[str] = ()
     """Ids that must not be reported, of whatever class."""
     connection: Sequence[Mapping[str, Any]] = ()
+    profiled: bool = True
+    """What the profile nf_conntrack_tls says goes into the manifest: it follows from the bytes."""
 
     @property
     def file(self) -> str:
@@ -84,11 +87,11 @@ def expected_row(scenario: Scenario, finding: Expected) -> dict[str, Any]:
     return row
 
 
-def entry(scenario: Scenario, maker: str, sha256: str) -> str:
+def entry(scenario: Scenario, maker: str, path: Path) -> str:
     lines = [
         "[[file]]",
         f"file = {toml_value(scenario.file)}",
-        f"sha256 = {toml_value(sha256)}",
+        f"sha256 = {toml_value(hashlib.sha256(path.read_bytes()).hexdigest())}",
         f"origin = {toml_value(maker)}",
         'licence = "Apache-2.0"',
         f"what = {toml_value(scenario.what)}",
@@ -104,6 +107,8 @@ def entry(scenario: Scenario, maker: str, sha256: str) -> str:
         lines += table("expected", [expected_row(scenario, finding) for finding in scenario.expected])
     if scenario.connection:
         lines += table("connection", scenario.connection)
+    if scenario.profiled:
+        lines.append(f"profile = {toml_value(first_drops(path))}")
     return "\n".join(lines) + "\n"
 
 
@@ -112,12 +117,11 @@ def write(scenarios: Iterable[tuple[str, Scenario]], folder: Path) -> None:
     entries: list[str] = []
     for maker, scenario in scenarios:
         path = folder / f"{scenario.name}.pcap"
-        if scenario.capture is not None:
-            scenario.capture.write(path)
-            data = path.read_bytes()
+        if scenario.capture is None:
+            path = CRAFTED / path.name
         else:
-            data = (CRAFTED / path.name).read_bytes()
-        entries.append(entry(scenario, maker, hashlib.sha256(data).hexdigest()))
+            scenario.capture.write(path)
+        entries.append(entry(scenario, maker, path))
     (folder / "MANIFEST.toml").write_text(HEAD + "\n".join(entries), encoding="utf-8")
 
 
@@ -131,6 +135,8 @@ HEAD: Final = """\
 #   expected     without `action`: the catalogue leaves the class open
 #     packets    [] where the catalogue does not say which packets prove it
 #     offender   the address that a class A finding blames
+#   profile      first drop of each connection to port 443 by the profile nf_conntrack_tls, in capture order;
+#                left out where the capture has cut packets, which the module would have seen whole
 
 schema = 1
 
