@@ -64,6 +64,7 @@ $(VENV)/built: $(VENV)/locked pyproject.toml setup.py $(KERNELS) | packages
 	@echo 'Compiling the kernels and installing tlswall ...'
 	@$(BIN)/pip install -qq --no-build-isolation --no-deps --editable .
 	@.ci/kernels $(KERNELS)
+	@$(BIN)/python -m compileall -q analyzer rulegen  # or every start compiles them again where Python may not write
 	@touch $@
 
 # Renews requirements-dev.lock from pyproject.toml: for Python 3.11 and later, with hashes.
