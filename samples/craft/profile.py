@@ -2,7 +2,7 @@
 
 In:  a pcap file of Ethernet frames, as the other modules here write it.
 Out: for each connection whose server port is 443, the packet of the first drop, and why.
-Source: what the profile of that name says of the module. Slow and plain on purpose: the engine is compared with it.
+Source: what the profile of that name says of the module. Slow and plain: the engine is compared with it.
 
 Packets are judged one by one, in capture order: nothing is reassembled, a retransmission is read again.
 """
