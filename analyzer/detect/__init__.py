@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from analyzer.detect import downgrade, fallback, order, plaintext_upgrade
+from analyzer.detect import downgrade, fallback, heartbeat, order, plaintext_upgrade, records, sweep
 from analyzer.detect.base import Detector, Rule
 
 DETECTORS: Final[tuple[Detector, ...]] = (
+    heartbeat.DETECTOR,
     order.DETECTOR,
     downgrade.DETECTOR,
     fallback.DETECTOR,
     plaintext_upgrade.DETECTOR,
+    records.DETECTOR,
+    sweep.DETECTOR,
 )
 
 RULES: Final[dict[str, Rule]] = {rule.id: rule for detector in DETECTORS for rule in detector.rules}
