@@ -42,6 +42,11 @@ OPEN_CONNECTIONS: Final = 262_144
 """Linux nf_conntrack_max on a machine of 16 GiB and more. Past it the closed and the longest idle are
 reported early."""
 
+LATE_SYN_BYTES: Final = 65_536
+"""A SYN this close before the first bytes seen of its direction belongs to them: a window without scaling
+(RFC 9293 3.1). A new connection's sequence number lies beyond the old one's (RFC 6528), or there by a chance
+of 2^-16."""
+
 # --- reassembly -------------------------------------------------------------------------------------------
 
 HELD_SEGMENTS_PER_STREAM: Final = 4096

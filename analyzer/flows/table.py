@@ -72,6 +72,9 @@ class Field(IntEnum):
     FIRST_DATA_0 = 27
     """The direction's first packet with payload."""
     FIRST_DATA_1 = 28
+    START_0 = 29
+    """Sequence number at which the direction's first packet stands; behind its SYN if it is one."""
+    START_1 = 30
 
 
 FIELDS: Final = len(Field)
@@ -97,12 +100,15 @@ _LAST_TTL = cython.declare(cython.Py_ssize_t, int(Field.LAST_TTL_0))
 _ODD_TTL_PACKET = cython.declare(cython.Py_ssize_t, int(Field.ODD_TTL_PACKET_0))
 _ODD_TTL = cython.declare(cython.Py_ssize_t, int(Field.ODD_TTL_0))
 _FIRST_DATA = cython.declare(cython.Py_ssize_t, int(Field.FIRST_DATA_0))
+_START = cython.declare(cython.Py_ssize_t, int(Field.START_0))
 _NFIELDS = cython.declare(cython.Py_ssize_t, len(Field))
 _TCP = cython.declare(cython.int, int(Kind.TCP))
 _FIN = cython.declare(cython.int, 1)
 _SYN_FLAG = cython.declare(cython.int, 2)
 _RST = cython.declare(cython.int, 4)
 _ACK = cython.declare(cython.int, 16)
+_MASK32 = cython.declare(cython.longlong, 0xFFFFFFFF)
+_LATE_SYN = cython.declare(cython.longlong, limits.LATE_SYN_BYTES)
 _MASK64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
 # splitmix64's constants, declared because a bare literal of 64 bits would be a Python object
 _GOLDEN = cython.declare(cython.ulonglong, 0x9E3779B97F4A7C15)
@@ -173,6 +179,7 @@ def _mix(hi, lo, port, seed):  # type: ignore[no-untyped-def]
     d_hi=cython.ulonglong,
     d_lo=cython.ulonglong,
     isn=cython.longlong,
+    late=cython.bint,
     fresh=cython.bint,
 )
 def _track(  # type: ignore[no-untyped-def]
@@ -255,7 +262,10 @@ def _track(  # type: ignore[no-untyped-def]
         fresh = slot < 0
         if not fresh and (f & (_SYN_FLAG | _ACK)) == _SYN_FLAG:
             b = slot * _NFIELDS
-            if fields[b + _SYN + d] != isn and fields[b + _PACKETS + d] != 0:
+            late = (
+                fields[b + _SYN + d] == 0 and ((fields[b + _START + d] - isn) & _MASK32) < _LATE_SYN
+            )  # its SYN stands behind its data in the capture
+            if fields[b + _SYN + d] != isn and fields[b + _PACKETS + d] != 0 and not late:
                 # a SYN with another initial sequence number: the tuple is used again
                 ended[scalars[_ENDED_COUNT]] = slot
                 scalars[_ENDED_COUNT] += 1
@@ -290,6 +300,7 @@ def _track(  # type: ignore[no-untyped-def]
         fields[b + _LAST_NS] = time_ns[i]
         if fields[b + _PACKETS + d] == 0:
             fields[b + _TTL + d] = ttl[i]
+            fields[b + _START + d] = isn if f & _SYN_FLAG else isn - 1
         if not f & _RST:
             fields[b + _LAST_TTL + d] = ttl[i]
             if ttl[i] != fields[b + _TTL + d] and fields[b + _ODD_TTL_PACKET + d] == 0:

@@ -431,8 +431,13 @@ def _reassemble(  # type: ignore[no-untyped-def]
                 st[s + _KNOWN] = 1
                 st[s + _NEXT] = q
                 st[s + _FIRST] = q
-            elif st[s + _KNOWN] == 2 and st[s + _FIRST] == q:
-                st[s + _KNOWN] = 1  # its SYN stands behind its data in the capture
+            elif st[s + _KNOWN] == 2:  # its SYN stands behind its data in the capture
+                if st[s + _FIRST] == q:
+                    st[s + _KNOWN] = 1
+                elif st[s + _POSITION] == 0 and st[s + _FIN] == 0 and _diff(st[s + _FIRST], q) > 0:
+                    st[s + _KNOWN] = 1
+                    st[s + _NEXT] = q
+                    st[s + _FIRST] = q
         elif st[s + _KNOWN] == 0:
             st[s + _KNOWN] = 2
             st[s + _NEXT] = q
