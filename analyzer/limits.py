@@ -47,6 +47,12 @@ LATE_SYN_BYTES: Final = 65_536
 (RFC 9293 3.1). A new connection's sequence number lies beyond the old one's (RFC 6528), or there by a chance
 of 2^-16."""
 
+SYSTEM_PORTS: Final = 1024
+"""Ports below are servers' (RFC 6335 6)."""
+
+EPHEMERAL_PORTS: Final = 32_768
+"""Linux net.ipv4.ip_local_port_range: clients' ports begin here; those of RFC 6335 6 lie within."""
+
 # --- reassembly -------------------------------------------------------------------------------------------
 
 HELD_SEGMENTS_PER_STREAM: Final = 4096

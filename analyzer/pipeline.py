@@ -180,7 +180,7 @@ class Engine:
             at, records = self.walk.walk(buffer, chunks, at)
             row = 0
             while row < len(records):
-                row, events = self.tracker.track(buffer, records, self.flows.fields, Field.SYN_0, row)
+                row, events = self.tracker.track(buffer, records, self.flows.fields, Field.OPENER, row)
                 if len(events):
                     events[:, Event.CONNECTION] = self.flows.fields[
                         events[:, Event.CONNECTION], Field.CONNECTION

@@ -75,6 +75,9 @@ class Field(IntEnum):
     START_0 = 29
     """Sequence number at which the direction's first packet stands; behind its SYN if it is one."""
     START_1 = 30
+    OPENER = 31
+    """Who opened the connection: 1 + direction by its SYN or the SYN+ACK to it; 3 + direction where neither
+    was seen and the ports tell; 0 where nothing does."""
 
 
 FIELDS: Final = len(Field)
@@ -101,12 +104,15 @@ _ODD_TTL_PACKET = cython.declare(cython.Py_ssize_t, int(Field.ODD_TTL_PACKET_0))
 _ODD_TTL = cython.declare(cython.Py_ssize_t, int(Field.ODD_TTL_0))
 _FIRST_DATA = cython.declare(cython.Py_ssize_t, int(Field.FIRST_DATA_0))
 _START = cython.declare(cython.Py_ssize_t, int(Field.START_0))
+_OPENER = cython.declare(cython.Py_ssize_t, int(Field.OPENER))
 _NFIELDS = cython.declare(cython.Py_ssize_t, len(Field))
 _TCP = cython.declare(cython.int, int(Kind.TCP))
 _FIN = cython.declare(cython.int, 1)
 _SYN_FLAG = cython.declare(cython.int, 2)
 _RST = cython.declare(cython.int, 4)
 _ACK = cython.declare(cython.int, 16)
+_SYSTEM_PORTS = cython.declare(cython.int, limits.SYSTEM_PORTS)
+_EPHEMERAL_PORTS = cython.declare(cython.int, limits.EPHEMERAL_PORTS)
 _MASK32 = cython.declare(cython.longlong, 0xFFFFFFFF)
 _LATE_SYN = cython.declare(cython.longlong, limits.LATE_SYN_BYTES)
 _MASK64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
@@ -135,6 +141,16 @@ def _mix(hi, lo, port, seed):  # type: ignore[no-untyped-def]
     x = ((x ^ (x >> 29) ^ hi ^ (port << 40)) * _MIX_1) & _MASK64
     x = ((x ^ (x >> 32) ^ port) * _MIX_2) & _MASK64
     return x ^ (x >> 31)
+
+
+@cython.cfunc
+@cython.inline
+@cython.returns(cython.bint)
+@cython.exceptval(check=False)
+@cython.locals(port=cython.int, peer=cython.int)
+def _serves(port, peer):  # type: ignore[no-untyped-def]
+    """The port is a server's, as far as ports tell."""
+    return port < _SYSTEM_PORTS <= peer or port < _EPHEMERAL_PORTS <= peer
 
 
 @cython.locals(
@@ -291,6 +307,10 @@ def _track(  # type: ignore[no-untyped-def]
             fields[b + _FIRST_PACKET] = packet[i]
             fields[b + _FIRST_NS] = time_ns[i]
             d = 0
+            if _serves(dport[i], sport[i]):
+                fields[b + _OPENER] = 3
+            elif _serves(sport[i], dport[i]):
+                fields[b + _OPENER] = 4
             scalars[_USED] += 1
         b = slot * _NFIELDS
         begins[i] = fresh
@@ -310,8 +330,13 @@ def _track(  # type: ignore[no-untyped-def]
             fields[b + _FIRST_DATA + d] = packet[i]
         fields[b + _PACKETS + d] += 1
         fields[b + _BYTES + d] += length[i]
-        if f & _SYN_FLAG and fields[b + _SYN + d] == 0:
-            fields[b + _SYN + d] = isn
+        if f & _SYN_FLAG:
+            if fields[b + _SYN + d] == 0:
+                fields[b + _SYN + d] = isn
+            if f & _ACK == 0:
+                fields[b + _OPENER] = 1 + d
+            elif fields[b + _OPENER] != 1 + d:
+                fields[b + _OPENER] = 2 - d
         fields[b + _FLAGS + d] |= f
         if f & _RST:
             if fields[b + _RST_PACKET] == 0:

@@ -41,7 +41,7 @@ class Tls(IntEnum):
     CLIENT = 2
     """Direction of the client."""
     ROLE = 3
-    """How CLIENT is known: 0 assumed, 1 from the SYN, 2 from a ServerHello, 3 from a ClientHello."""
+    """How CLIENT is known: 0 assumed, 1 from a SYN, 2 from a ServerHello, 3 from a ClientHello."""
     PROTECTION_0 = 4
     PROTECTION_1 = 5
     CLOSING_0 = 6
@@ -624,7 +624,7 @@ def _hello(ts, f, d, message, view, at, size, packet, time_ns, record_version, o
 
 @cython.locals(
     buf=cython.uchar[::1], rows=cython.longlong[::1], ts=cython.longlong[::1], matrix=cython.schar[::1], out=cython.longlong[::1],
-    count=cython.longlong[::1], syn=cython.longlong[::1], syn_step=cython.Py_ssize_t, syn_at=cython.Py_ssize_t,
+    count=cython.longlong[::1], opener=cython.longlong[::1], opener_step=cython.Py_ssize_t, opener_at=cython.Py_ssize_t,
     n=cython.Py_ssize_t, index=cython.Py_ssize_t, r=cython.Py_ssize_t, f=cython.Py_ssize_t, d=cython.Py_ssize_t, b=cython.Py_ssize_t,
     kind=cython.longlong, flags=cython.int, length=cython.longlong, version=cython.longlong, sync=cython.longlong, state=cython.longlong,
     i=cython.longlong, end=cython.longlong, m=cython.longlong, ev=cython.int, side=cython.int, protected=cython.bint, clear=cython.bint,
@@ -632,7 +632,7 @@ def _hello(ts, f, d, message, view, at, size, packet, time_ns, record_version, o
     body_bytes=cython.longlong, tls13=cython.bint, key=cython.longlong, room=cython.longlong, following=cython.longlong,
     want=cython.bint, early=cython.bint, first=cython.longlong, second=cython.longlong,
 )  # fmt: skip
-def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, want, pending, owner):  # type: ignore[no-untyped-def]
+def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, begin, want, pending, owner):  # type: ignore[no-untyped-def]
     """Follow record rows from `begin` on while there is room for events; returns the first row not followed."""
     buf = view
     n = rows.shape[0] // _R
@@ -660,8 +660,11 @@ def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, wan
             ts[b + _CLIENT_FLAGS] = -1
             ts[b + _SERVER_FLAGS] = -1
             ts[b + _CLIENT] = 0
-            if syn[f * syn_step + syn_at] != 0:
-                ts[b + _ROLE] = 1
+            first = opener[f * opener_step + opener_at]
+            if first != 0:
+                ts[b + _CLIENT] = (first - 1) & 1
+                if first <= 2:
+                    ts[b + _ROLE] = 1
             first = -1
             if rows[r + 8] > 0 and flags & _FIRST:
                 first = buf[i]
@@ -671,8 +674,6 @@ def _track(view, rows, ts, matrix, out, count, syn, syn_step, syn_at, begin, wan
             elif kind == 22 and first == 2 and (ts[b + _ROLE] == 0 or sync & 16):
                 ts[b + _CLIENT] = 1 - d
                 ts[b + _ROLE] = 2
-            elif ts[b + _ROLE] == 0 and kind == 23 and d == 0:
-                ts[b + _CLIENT] = 0
             if sync & 16 or sync & 12 or (sync & 3 != 3 and first != 1) or flags & _RESYNC:
                 ts[b + _STATE] = _UNKNOWN
                 if first != 1 or sync & 16:
@@ -1019,7 +1020,7 @@ class Tracker:
         self.state[slots] = 0
 
     def track(
-        self, buffer: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], flow_fields: npt.NDArray[np.int64], syn_column: int, begin: int = 0
+        self, buffer: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], flow_fields: npt.NDArray[np.int64], opener_column: int, begin: int = 0
     ) -> tuple[int, npt.NDArray[np.int64]]:
         """Follow record rows from `begin` on.
 
@@ -1027,7 +1028,7 @@ class Tracker:
             buffer: The block's buffer.
             rows: int64[n, Record].
             flow_fields: The flow table's fields.
-            syn_column: Where in them the originator's SYN stands.
+            opener_column: Where in them stands who opened the connection.
             begin: First row to follow.
 
         Returns:
@@ -1043,7 +1044,7 @@ class Tracker:
             self._count.data,
             flow_fields.data.cast("B").cast("q"),
             flow_fields.shape[1],
-            syn_column,
+            opener_column,
             begin,
             self._messages,
             self._pending,
