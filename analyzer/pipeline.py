@@ -163,7 +163,7 @@ class Engine:
             self._follow(buffer, chunks)
             if len(columns):
                 now_ns = int(columns.time_ns.max())
-                self._follow(buffer, self.streams.flush(self.streams.overdue(now_ns)))
+                self._follow(buffer, self.streams.expire(now_ns))
                 self._retire(buffer, self.flows.due(now_ns))
             self._carried = self.streams.carry(buffer)
         buffer[: len(self._carried)] = self._carried

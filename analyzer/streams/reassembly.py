@@ -9,7 +9,8 @@ A segment is held while bytes before it are missing, and also while it acknowled
 have not been seen: a capture in which the answer stands before the question is thereby read in the order in
 which the endpoints saw it. Held segments are references into the block's buffer; only what is still held at
 the end of a block is copied. Missing bytes become a gap when the peer has acknowledged them (then the
-capture lost them), never by themselves alone.
+capture lost them), never by themselves alone: whoever aims a segment far ahead, or acknowledges what was
+never sent, has it ignored by its peer, and must not make us skip what comes next.
 """
 
 # cython: boundscheck=True
@@ -56,6 +57,10 @@ class Stream(IntEnum):
     """Sequence number of stream offset 0."""
     HELD_NS = 14
     """Capture time of the last segment that was held."""
+    LAST_ACK = 15
+    """The peer's latest acknowledgment of this direction's bytes."""
+    CONFIRMED = 16
+    """1 once the peer has acknowledged the SYN alone."""
 
 
 class Chunk(IntEnum):
@@ -101,10 +106,12 @@ _HAS_ACKED = cython.declare(cython.Py_ssize_t, int(Stream.HAS_ACKED))
 _BLOCKED = cython.declare(cython.Py_ssize_t, int(Stream.BLOCKED))
 _FIRST = cython.declare(cython.Py_ssize_t, int(Stream.FIRST))
 _HELD_NS = cython.declare(cython.Py_ssize_t, int(Stream.HELD_NS))
+_LAST_ACK = cython.declare(cython.Py_ssize_t, int(Stream.LAST_ACK))
+_CONFIRMED = cython.declare(cython.Py_ssize_t, int(Stream.CONFIRMED))
 
 # held segments: a pool of rows, linked per direction in sequence order, free rows linked too
-_P = cython.declare(cython.Py_ssize_t, 9)
-POOL_FIELDS: Final = 9
+_P = cython.declare(cython.Py_ssize_t, 10)
+POOL_FIELDS: Final = 10
 _P_LINK = cython.declare(cython.Py_ssize_t, 0)
 _P_SEQ = cython.declare(cython.Py_ssize_t, 1)
 _P_OFFSET = cython.declare(cython.Py_ssize_t, 2)
@@ -114,12 +121,17 @@ _P_PACKET = cython.declare(cython.Py_ssize_t, 5)
 _P_TIME = cython.declare(cython.Py_ssize_t, 6)
 _P_ACK = cython.declare(cython.Py_ssize_t, 7)
 _P_FLAGS = cython.declare(cython.Py_ssize_t, 8)
+_P_OWNER = cython.declare(cython.Py_ssize_t, 9)  # stream + 1, 0 for a free row
 
 # scalars
 _FREE = cython.declare(cython.Py_ssize_t, 0)
 _OUT = cython.declare(cython.Py_ssize_t, 1)
 _HELD_ALL = cython.declare(cython.Py_ssize_t, 2)
 _HELD_BYTES = cython.declare(cython.Py_ssize_t, 3)
+_FRESH = cython.declare(cython.Py_ssize_t, 4)  # rows of the pool from here on were never used
+_HAND = cython.declare(cython.Py_ssize_t, 5)  # row of the pool where room was made last
+_NOW = cython.declare(cython.Py_ssize_t, 6)  # latest capture time
+SCALARS: Final = 7
 
 _TCP_FIN = cython.declare(cython.int, 1)
 _TCP_SYN = cython.declare(cython.int, 2)
@@ -129,11 +141,13 @@ _TCP_ACK = cython.declare(cython.int, 16)
 _HELD_LIMIT = cython.declare(cython.longlong, limits.HELD_SEGMENTS_PER_STREAM)
 _PATIENCE = cython.declare(cython.longlong, limits.HELD_PATIENCE_PACKETS)
 _BYTES_LIMIT = cython.declare(cython.longlong, limits.HELD_BYTES)
+_HELD_NS_LIMIT = cython.declare(cython.longlong, limits.HELD_NS)
 # declared, because a bare literal of 32 bits and more would be a Python object
 _MASK32 = cython.declare(cython.longlong, 0xFFFFFFFF)
 _HALF = cython.declare(cython.longlong, 0x80000000)
 _TURN = cython.declare(cython.longlong, 0x100000000)
-_WINDOW_MAX = cython.declare(cython.longlong, 1 << 30)
+_WINDOW_MAX = cython.declare(cython.longlong, 1 << 30)  # RFC 7323 2.3
+_FIRST_WINDOW = cython.declare(cython.longlong, 0xFFFF)  # that of a SYN is not scaled (RFC 7323 2.2)
 
 
 @cython.cfunc
@@ -158,7 +172,19 @@ def _waits(st, peer, ack):  # type: ignore[no-untyped-def]
     """A segment acknowledges what its peer has not been seen to send."""
     if st[peer + _KNOWN] == 0:
         return st[peer + _GAPS] == 0  # one that was waited for in vain may never be seen
-    return _diff(ack, st[peer + _NEXT]) > 0
+    return _diff(ack, st[peer + _NEXT]) > st[peer + _FIN]
+
+
+@cython.cfunc
+@cython.inline
+@cython.returns(cython.bint)
+@cython.exceptval(-1, check=True)
+@cython.locals(st=cython.longlong[::1], s=cython.Py_ssize_t, peer=cython.Py_ssize_t)
+def _received(st, s, peer):  # type: ignore[no-untyped-def]
+    """The peer has what stands next in this direction, so the capture missed it; or it can't be asked."""
+    if st[peer + _KNOWN] == 0 or st[s + _HAS_ACKED] == 0:
+        return True
+    return _diff(st[s + _ACKED], st[s + _NEXT]) > st[s + _FIN]
 
 
 @cython.cfunc
@@ -184,8 +210,8 @@ def _deliver(st, out, scalars, stream, seq, offset, length, captured, packet, ti
         captured -= skip
         if captured < 0:
             captured = 0
-    st[s + _BLOCKED] = 0
     if length > 0:
+        st[s + _BLOCKED] = 0
         if captured > 0:
             o = scalars[_OUT] * _K
             scalars[_OUT] += 1
@@ -219,10 +245,88 @@ def _deliver(st, out, scalars, stream, seq, offset, length, captured, packet, ti
             st[s + _GAP_BYTES] += length - captured
         st[s + _POSITION] += length
         st[s + _NEXT] = (seq + length) & _MASK32
-    if flags & _TCP_FIN and st[s + _FIN] == 0 and _diff(seq + length, st[s + _NEXT]) == 0:
-        st[s + _FIN] = 1
-        st[s + _NEXT] = (st[s + _NEXT] + 1) & _MASK32
+    if flags & _TCP_FIN and _diff(seq + length, st[s + _NEXT]) == 0:
+        st[s + _FIN] = 1  # NEXT stays: data may still come there, where the FIN was forged
     return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.returns(cython.int)
+@cython.exceptval(-1, check=True)
+@cython.locals(
+    st=cython.longlong[::1], pool=cython.longlong[::1], scalars=cython.longlong[::1], s=cython.Py_ssize_t,
+    row=cython.longlong, p=cython.Py_ssize_t,
+)  # fmt: skip
+def _release(st, pool, scalars, s, row):  # type: ignore[no-untyped-def]
+    """Give a row back to the pool that has left its direction's list."""
+    p = (row - 1) * _P
+    st[s + _HELD] -= 1
+    scalars[_HELD_ALL] -= 1
+    scalars[_HELD_BYTES] -= pool[p + _P_CAPTURED]
+    pool[p + _P_OWNER] = 0
+    pool[p + _P_LINK] = scalars[_FREE]
+    scalars[_FREE] = row
+    return 0
+
+
+@cython.cfunc
+@cython.returns(cython.int)
+@cython.exceptval(-1, check=True)
+@cython.locals(
+    st=cython.longlong[::1], pool=cython.longlong[::1], scalars=cython.longlong[::1], s=cython.Py_ssize_t,
+    keep=cython.longlong, row=cython.longlong, last=cython.longlong, following=cython.longlong,
+    k=cython.longlong,
+)  # fmt: skip
+def _prune(st, pool, scalars, s, keep):  # type: ignore[no-untyped-def]
+    """Drop what a direction holds but for the `keep` nearest segments (as Linux, tcp_prune_ofo_queue)."""
+    last = 0
+    row = st[s + _HEAD]
+    k = 0
+    while k < keep and row != 0:
+        last = row
+        row = pool[(row - 1) * _P + _P_LINK]
+        k += 1
+    if last == 0:
+        st[s + _HEAD] = 0
+    else:
+        pool[(last - 1) * _P + _P_LINK] = 0
+    st[s + _TAIL] = last
+    while row != 0:
+        following = pool[(row - 1) * _P + _P_LINK]
+        _release(st, pool, scalars, s, row)
+        row = following
+    return 0
+
+
+@cython.cfunc
+@cython.returns(cython.int)
+@cython.exceptval(-1, check=True)
+@cython.locals(
+    st=cython.longlong[::1], pool=cython.longlong[::1], scalars=cython.longlong[::1],
+    captured=cython.longlong, rows=cython.longlong, looked=cython.longlong, s=cython.Py_ssize_t,
+    hand=cython.Py_ssize_t,
+)  # fmt: skip
+def _make_room(st, pool, scalars, captured):  # type: ignore[no-untyped-def]
+    """Make room for one segment more: somebody who holds many loses the farther half of them.
+
+    A hand goes round the pool and takes the direction it points at: who holds most is hit most.
+    """
+    rows = pool.shape[0] // _P
+    while (scalars[_FREE] == 0 and scalars[_FRESH] == rows) or scalars[_HELD_BYTES] + captured > _BYTES_LIMIT:
+        looked = 0
+        hand = scalars[_HAND]
+        while looked < rows and pool[hand * _P + _P_OWNER] == 0:
+            looked += 1
+            hand += 1
+            if hand == rows:
+                hand = 0
+        scalars[_HAND] = hand
+        if looked == rows:
+            return 0
+        s = (pool[hand * _P + _P_OWNER] - 1) * _S
+        _prune(st, pool, scalars, s, st[s + _HELD] // 2)
+    return 1
 
 
 @cython.cfunc
@@ -236,13 +340,21 @@ def _deliver(st, out, scalars, stream, seq, offset, length, captured, packet, ti
     before=cython.longlong, at=cython.longlong,
 )  # fmt: skip
 def _hold(st, pool, scalars, stream, seq, offset, length, captured, packet, time_ns, ack, flags):  # type: ignore[no-untyped-def]
-    """Keep a segment, in sequence order. Returns 1 where there was no room."""
+    """Keep a segment, in sequence order. Where there are too many, the farthest go."""
     s = stream * _S
-    if scalars[_FREE] == 0 or st[s + _HELD] >= _HELD_LIMIT or scalars[_HELD_BYTES] + captured > _BYTES_LIMIT:
-        return 1
+    if st[s + _HELD] >= _HELD_LIMIT:
+        if _diff(seq, pool[(st[s + _TAIL] - 1) * _P + _P_SEQ]) >= 0:
+            return 0
+        _prune(st, pool, scalars, s, _HELD_LIMIT // 2)
+    if not _make_room(st, pool, scalars, captured):
+        return 0
     row = scalars[_FREE]
+    if row == 0:
+        scalars[_FRESH] += 1
+        row = scalars[_FRESH]
+    else:
+        scalars[_FREE] = pool[(row - 1) * _P + _P_LINK]
     p = (row - 1) * _P
-    scalars[_FREE] = pool[p + _P_LINK]
     pool[p + _P_SEQ] = seq
     pool[p + _P_OFFSET] = offset
     pool[p + _P_LENGTH] = length
@@ -251,6 +363,7 @@ def _hold(st, pool, scalars, stream, seq, offset, length, captured, packet, time
     pool[p + _P_TIME] = time_ns
     pool[p + _P_ACK] = ack
     pool[p + _P_FLAGS] = flags
+    pool[p + _P_OWNER] = stream + 1
     scalars[_HELD_ALL] += 1
     scalars[_HELD_BYTES] += captured
     st[s + _HELD] += 1
@@ -285,41 +398,48 @@ def _hold(st, pool, scalars, stream, seq, offset, length, captured, packet, time
 @cython.locals(
     st=cython.longlong[::1], pool=cython.longlong[::1], out=cython.longlong[::1],
     scalars=cython.longlong[::1], flow=cython.Py_ssize_t, d=cython.Py_ssize_t, s=cython.Py_ssize_t,
-    peer=cython.Py_ssize_t, p=cython.Py_ssize_t, row=cython.longlong, moved=cython.bint,
-    any_moved=cython.int,
+    peer=cython.Py_ssize_t, p=cython.Py_ssize_t, row=cython.longlong, before=cython.longlong,
+    following=cython.longlong, delta=cython.longlong, size=cython.longlong, moved=cython.bint,
 )  # fmt: skip
 def _drain(st, pool, out, scalars, flow):  # type: ignore[no-untyped-def]
-    """Deliver held segments as far as order and causality allow. Returns 1 if anything moved."""
-    any_moved = 0
+    """Deliver held segments of both directions as far as order and causality allow.
+
+    One that waits for its peer does not stop those behind it: its receiver may have ignored it.
+    """
     moved = True
     while moved:
         moved = False
         for d in range(2):
             s = (flow * 2 + d) * _S
             peer = (flow * 2 + 1 - d) * _S
-            while st[s + _HEAD] != 0:
-                row = st[s + _HEAD]
+            before = 0
+            row = st[s + _HEAD]
+            while row != 0:
                 p = (row - 1) * _P
-                if _diff(pool[p + _P_SEQ], st[s + _NEXT]) > 0:
+                delta = _diff(pool[p + _P_SEQ], st[s + _NEXT])
+                if delta > 0:
                     break
-                if pool[p + _P_FLAGS] & _TCP_ACK and _waits(st, peer, pool[p + _P_ACK]):
-                    break
-                st[s + _HEAD] = pool[p + _P_LINK]
-                if st[s + _HEAD] == 0:
-                    st[s + _TAIL] = 0
-                st[s + _HELD] -= 1
-                scalars[_HELD_ALL] -= 1
-                scalars[_HELD_BYTES] -= pool[p + _P_CAPTURED]
+                following = pool[p + _P_LINK]
+                size = pool[p + _P_LENGTH] + (pool[p + _P_FLAGS] & _TCP_FIN)
+                if delta + size > 0 and pool[p + _P_FLAGS] & _TCP_ACK and _waits(st, peer, pool[p + _P_ACK]):
+                    before = row
+                    row = following
+                    continue
+                if before == 0:
+                    st[s + _HEAD] = following
+                else:
+                    pool[(before - 1) * _P + _P_LINK] = following
+                if following == 0:
+                    st[s + _TAIL] = before
                 _deliver(
                     st, out, scalars, flow * 2 + d, pool[p + _P_SEQ], pool[p + _P_OFFSET],
                     pool[p + _P_LENGTH], pool[p + _P_CAPTURED], pool[p + _P_PACKET], pool[p + _P_TIME],
                     pool[p + _P_ACK], pool[p + _P_FLAGS],
                 )  # fmt: skip
-                pool[p + _P_LINK] = scalars[_FREE]
-                scalars[_FREE] = row
+                _release(st, pool, scalars, s, row)
+                row = following
                 moved = True
-                any_moved = 1
-    return any_moved
+    return 0
 
 
 @cython.cfunc
@@ -329,13 +449,12 @@ def _drain(st, pool, out, scalars, flow):  # type: ignore[no-untyped-def]
 @cython.locals(st=cython.longlong[::1], s=cython.Py_ssize_t, to=cython.longlong, lost=cython.longlong)
 def _lose(st, s, to):  # type: ignore[no-untyped-def]
     """Give up on the bytes before `to`."""
-    lost = _diff(to, st[s + _NEXT])
-    if lost > 0:
-        st[s + _NEXT] = to
-        st[s + _POSITION] += lost
-        st[s + _PENDING_GAP] += lost
-        st[s + _GAPS] += 1
-        st[s + _GAP_BYTES] += lost
+    lost = (to - st[s + _NEXT]) & _MASK32
+    st[s + _NEXT] = to
+    st[s + _POSITION] += lost
+    st[s + _PENDING_GAP] += lost
+    st[s + _GAPS] += 1
+    st[s + _GAP_BYTES] += lost
     return 0
 
 
@@ -344,38 +463,58 @@ def _lose(st, s, to):  # type: ignore[no-untyped-def]
 @cython.exceptval(-1, check=True)
 @cython.locals(
     st=cython.longlong[::1], pool=cython.longlong[::1], out=cython.longlong[::1],
-    scalars=cython.longlong[::1], flow=cython.Py_ssize_t, everything=cython.bint, d=cython.Py_ssize_t,
-    s=cython.Py_ssize_t, peer=cython.Py_ssize_t, p=cython.Py_ssize_t, q=cython.Py_ssize_t,
+    scalars=cython.longlong[::1], flow=cython.Py_ssize_t, d=cython.Py_ssize_t, over=cython.bint,
+    s=cython.Py_ssize_t, peer=cython.Py_ssize_t, p=cython.Py_ssize_t, to=cython.longlong,
 )  # fmt: skip
-def _unblock(st, pool, out, scalars, flow, everything):  # type: ignore[no-untyped-def]
-    """Take missing bytes as lost, the longest awaited first, once or until nothing is held."""
+def _give_up(st, pool, out, scalars, flow, d, over):  # type: ignore[no-untyped-def]
+    """Take what a direction's first held segment waits for as lost."""
+    s = (flow * 2 + d) * _S
+    peer = (flow * 2 + 1 - d) * _S
+    p = (st[s + _HEAD] - 1) * _P
+    to = pool[p + _P_SEQ]
+    if _diff(to, st[s + _NEXT]) > 0:
+        if not over and st[peer + _KNOWN] != 0 and st[s + _HAS_ACKED] != 0 and _diff(st[s + _ACKED], to) < 0:
+            to = st[s + _ACKED]  # what lies behind it the receiver has not got either
+        _lose(st, s, to)
+    else:
+        # The receiver took it, so the acknowledged bytes existed. Their number is not known from this: the
+        # peer's stream is not moved, what follows in it will show them as a hole.
+        pool[p + _P_FLAGS] &= ~_TCP_ACK
+        st[peer + _GAPS] += 1
+    _drain(st, pool, out, scalars, flow)
+    return 0
+
+
+@cython.cfunc
+@cython.returns(cython.int)
+@cython.exceptval(-1, check=True)
+@cython.locals(
+    st=cython.longlong[::1], pool=cython.longlong[::1], out=cython.longlong[::1],
+    scalars=cython.longlong[::1], flow=cython.Py_ssize_t, d=cython.Py_ssize_t, s=cython.Py_ssize_t,
+    peer=cython.Py_ssize_t, over=cython.bint,
+)  # fmt: skip
+def _let_go(st, pool, out, scalars, flow, over):  # type: ignore[no-untyped-def]
+    """Hold nothing of a connection any more, what was held longest first.
+
+    Unless the connection is over, what its receivers never acknowledged is dropped: they may have ignored it.
+    """
+    _drain(st, pool, out, scalars, flow)
     while True:
         s = flow * 2 * _S
         peer = s + _S
         if st[s + _HEAD] == 0 and st[peer + _HEAD] == 0:
             return 0
         d = 0
-        if st[s + _HEAD] == 0:
+        if st[s + _HEAD] == 0 or (
+            st[peer + _HEAD] != 0
+            and pool[(st[peer + _HEAD] - 1) * _P + _P_PACKET] < pool[(st[s + _HEAD] - 1) * _P + _P_PACKET]
+        ):
             d = 1
-        elif st[peer + _HEAD] != 0:
-            p = (st[s + _HEAD] - 1) * _P
-            q = (st[peer + _HEAD] - 1) * _P
-            if pool[q + _P_PACKET] < pool[p + _P_PACKET]:
-                d = 1
-        s = (flow * 2 + d) * _S
-        peer = (flow * 2 + 1 - d) * _S
-        p = (st[s + _HEAD] - 1) * _P
-        if _diff(pool[p + _P_SEQ], st[s + _NEXT]) > 0:
-            _lose(st, s, pool[p + _P_SEQ])
+            s, peer = peer, s
+        if over or _received(st, s, peer):
+            _give_up(st, pool, out, scalars, flow, d, over)
         else:
-            # The acknowledged bytes may never have existed (RFC 9293 3.10.7.4 lets the receiver ignore such
-            # a segment), so the
-            # peer's stream is not moved: if they were lost, what follows them will show it as a hole.
-            pool[p + _P_FLAGS] &= ~_TCP_ACK
-            st[peer + _GAPS] += 1
-        _drain(st, pool, out, scalars, flow)
-        if not everything:
-            return 0
+            _prune(st, pool, scalars, s, 0)
 
 
 @cython.locals(
@@ -386,7 +525,7 @@ def _unblock(st, pool, out, scalars, flow, everything):  # type: ignore[no-untyp
     scalars=cython.longlong[::1], n=cython.Py_ssize_t, i=cython.Py_ssize_t, f=cython.Py_ssize_t,
     stream=cython.Py_ssize_t, s=cython.Py_ssize_t, peer=cython.Py_ssize_t, k=cython.Py_ssize_t,
     q=cython.longlong, a=cython.longlong, fl=cython.longlong, size=cython.longlong, delta=cython.longlong,
-    waits=cython.bint, acked=cython.bint,
+    fin=cython.longlong, now=cython.longlong,
 )  # fmt: skip
 def _reassemble(  # type: ignore[no-untyped-def]
     flow,
@@ -406,7 +545,10 @@ def _reassemble(  # type: ignore[no-untyped-def]
     scalars,
 ):
     n = flow.shape[0]
+    now = scalars[_NOW]
     for i in range(n):
+        if time_ns[i] > now:
+            now = time_ns[i]
         f = flow[i]
         if f < 0:
             continue
@@ -416,91 +558,93 @@ def _reassemble(  # type: ignore[no-untyped-def]
         if begins[i]:
             for k in range(2 * _S):
                 st[f * 2 * _S + k] = 0
+        elif (st[s + _HEAD] != 0 and now - st[s + _HELD_NS] > _HELD_NS_LIMIT) or (
+            st[peer + _HEAD] != 0 and now - st[peer + _HELD_NS] > _HELD_NS_LIMIT
+        ):
+            _let_go(st, pool, out, scalars, f, False)
         q = seq[i]
         a = ack[i]
         fl = flags[i]
         size = length[i]
+        fin = fl & _TCP_FIN
         if fl & _TCP_RST:
             # a reset may carry text for people (RFC 9293 3.5.3), never stream data
-            if st[s + _HELD] != 0 or st[peer + _HELD] != 0:
-                _drain(st, pool, out, scalars, f)
             continue
         if fl & _TCP_SYN:
             q = (q + 1) & _MASK32
-            if st[s + _KNOWN] == 0:
+            if st[s + _KNOWN] == 0 or (st[s + _KNOWN] == 2 and st[s + _POSITION] == 0):
                 st[s + _KNOWN] = 1
                 st[s + _NEXT] = q
                 st[s + _FIRST] = q
-            elif st[s + _KNOWN] == 2:  # its SYN stands behind its data in the capture
-                if st[s + _FIRST] == q:
-                    st[s + _KNOWN] = 1
-                elif st[s + _POSITION] == 0 and st[s + _FIN] == 0 and _diff(st[s + _FIRST], q) > 0:
-                    st[s + _KNOWN] = 1
-                    st[s + _NEXT] = q
-                    st[s + _FIRST] = q
+            elif st[s + _KNOWN] == 2 and st[s + _FIRST] == q:
+                st[s + _KNOWN] = 1  # its SYN stands behind its data in the capture
         elif st[s + _KNOWN] == 0:
             st[s + _KNOWN] = 2
             st[s + _NEXT] = q
             st[s + _FIRST] = q
-        if fl & _TCP_ACK and (st[peer + _HAS_ACKED] == 0 or _diff(a, st[peer + _ACKED]) > 0):
-            st[peer + _ACKED] = a
-            st[peer + _HAS_ACKED] = 1
-        if size > 0 or fl & _TCP_FIN:
+        if fl & _TCP_ACK:
+            st[peer + _LAST_ACK] = a
+            if st[peer + _KNOWN] == 1 and a == st[peer + _FIRST]:
+                st[peer + _CONFIRMED] = 1
+            if st[peer + _HAS_ACKED] == 0 or _diff(a, st[peer + _ACKED]) > 0:
+                st[peer + _ACKED] = a
+                st[peer + _HAS_ACKED] = 1
+        elif not fl & _TCP_SYN and st[peer + _HAS_ACKED] != 0:
+            # once a connection is open its receivers drop what has no ACK bit (RFC 9293 3.10.7.4)
+            size = 0
+            fin = 0
+        if size + fin > 0:
             delta = _diff(q, st[s + _NEXT])
-            waits = (fl & _TCP_ACK) != 0 and _waits(st, peer, a)
-            if delta <= 0 and not waits and st[s + _HEAD] == 0:
+            if (
+                st[s + _KNOWN] == 1
+                and not st[s + _CONFIRMED]
+                and st[s + _POSITION] == 0
+                and not fl & _TCP_SYN
+                and (delta < -1 or delta > _FIRST_WINDOW)
+            ):
+                # nobody has acknowledged that SYN, and these data do not follow it: it was not theirs
+                _prune(st, pool, scalars, s, 0)
+                st[s + _KNOWN] = 2
+                st[s + _NEXT] = q
+                st[s + _FIRST] = q
+                delta = 0
+            elif (delta >= _WINDOW_MAX or delta + size <= -_WINDOW_MAX) and (
+                st[s + _HAS_ACKED] != 0
+                and _diff(st[s + _LAST_ACK], q) < _FIRST_WINDOW
+                and _diff(st[s + _LAST_ACK], q) > -_FIRST_WINDOW
+            ):
+                # both sides are elsewhere: the capture missed more than any window
+                _prune(st, pool, scalars, s, 0)
+                _lose(st, s, q)
+                st[s + _ACKED] = st[s + _LAST_ACK]
+                delta = 0
+            if delta <= 0 and not (fl & _TCP_ACK and _waits(st, peer, a)):
                 _deliver(
                     st, out, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i], a, fl
                 )
-            elif (
-                delta + size > 0
-                and delta < _WINDOW_MAX
-                and _hold(
+            elif delta + size + fin > 0 and delta < _WINDOW_MAX:
+                _hold(
                     st, pool, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i], a, fl
                 )
-            ):
-                # no room: give up on what is missing, then on order
-                _unblock(st, pool, out, scalars, f, False)
-                if _diff(q, st[s + _NEXT]) <= 0 and st[s + _HEAD] == 0:
-                    _deliver(
-                        st, out, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i],
-                        a, fl,
-                    )  # fmt: skip
-                else:
-                    _hold(
-                        st, pool, scalars, stream, q, offset[i], size, captured[i], packet[i], time_ns[i],
-                        a, fl,
-                    )  # fmt: skip
         if st[s + _HEAD] != 0 or st[peer + _HEAD] != 0:
             _drain(st, pool, out, scalars, f)
             for k in range(2):
                 s = (f * 2 + k) * _S
-                peer = (f * 2 + 1 - k) * _S
                 if st[s + _HEAD] == 0:
                     continue
                 st[s + _BLOCKED] += 1
-                if st[s + _BLOCKED] < _PATIENCE:
-                    continue
-                # what is missing counts as lost if its receiver has acknowledged it, or can't be asked
-                q = (st[s + _HEAD] - 1) * _P
-                if _diff(pool[q + _P_SEQ], st[s + _NEXT]) > 0:
-                    acked = st[peer + _KNOWN] == 0 or (
-                        st[s + _HAS_ACKED] != 0 and _diff(st[s + _ACKED], st[s + _NEXT]) > 0
-                    )
-                else:
-                    acked = True
-                if acked:
-                    _unblock(st, pool, out, scalars, f, False)
+                if st[s + _BLOCKED] >= _PATIENCE and _received(st, s, (f * 2 + 1 - k) * _S):
+                    _give_up(st, pool, out, scalars, f, k, False)
+    scalars[_NOW] = now
 
 
 @cython.locals(
     slots=cython.int[::1], st=cython.longlong[::1], pool=cython.longlong[::1], out=cython.longlong[::1],
-    scalars=cython.longlong[::1], i=cython.Py_ssize_t,
+    scalars=cython.longlong[::1], i=cython.Py_ssize_t, over=cython.bint,
 )  # fmt: skip
-def _flush(slots, st, pool, out, scalars):  # type: ignore[no-untyped-def]
+def _end(slots, st, pool, out, scalars, over):  # type: ignore[no-untyped-def]
     for i in range(slots.shape[0]):
-        _drain(st, pool, out, scalars, slots[i])
-        _unblock(st, pool, out, scalars, slots[i], True)
+        _let_go(st, pool, out, scalars, slots[i], over)
 
 
 class Reassembler:
@@ -512,12 +656,8 @@ class Reassembler:
 
     def __init__(self) -> None:
         self.state: npt.NDArray[np.int64] = np.zeros((0, STREAM_FIELDS), dtype=np.int64)
-        size = limits.HELD_SEGMENTS
-        self._pool: npt.NDArray[np.int64] = np.zeros((size, POOL_FIELDS), dtype=np.int64)
-        self._pool[:, 0] = np.arange(2, size + 2)
-        self._pool[-1, 0] = 0
-        self._scalars: npt.NDArray[np.int64] = np.zeros(4, dtype=np.int64)
-        self._scalars[0] = 1
+        self._pool: npt.NDArray[np.int64] = np.zeros((limits.HELD_SEGMENTS, POOL_FIELDS), dtype=np.int64)
+        self._scalars: npt.NDArray[np.int64] = np.zeros(SCALARS, dtype=np.int64)
 
     def _out(self, rows: int) -> npt.NDArray[np.int64]:
         self._scalars[1] = 0
@@ -567,29 +707,42 @@ class Reassembler:
         )
         return out[: int(self._scalars[1])]
 
+    @property
+    def held(self) -> tuple[int, int]:
+        """Segments that are held, and their bytes."""
+        return int(self._scalars[2]), int(self._scalars[3])
+
     def flush(self, slots: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-        """Chunks of what is still held of these connections; bytes that never came are gaps."""
+        """Chunks of what is still held of connections that are over; bytes that never came are gaps."""
+        return self._end(slots, True)
+
+    def expire(self, now_ns: int) -> npt.NDArray[np.int64]:
+        """Chunks of connections that hold segments for longer than anybody retransmits.
+
+        What their receivers have acknowledged is given, with gaps; the rest they never took: it is dropped.
+        """
+        segments, size = self.held
+        if not segments:
+            return np.empty((0, CHUNK_FIELDS), dtype=np.int64)
+        holding = np.flatnonzero(self.state[:, Stream.HELD] > 0)
+        age = max(now_ns, int(self._scalars[6])) - self.state[holding, Stream.HELD_NS]
+        crowded = size > limits.HELD_BYTES // 2 or segments > limits.HELD_SEGMENTS // 2
+        patience = limits.HELD_CROWDED_NS if crowded else limits.HELD_NS
+        return self._end(np.unique(holding[age > patience] // 2).astype(np.int32), False)
+
+    def _end(self, slots: npt.NDArray[np.int32], over: bool) -> npt.NDArray[np.int64]:
         if not len(slots) or not self._scalars[2]:
             return np.empty((0, CHUNK_FIELDS), dtype=np.int64)
         out = self._out(0)
-        _flush(
+        _end(
             slots.data,
             self.state.data.cast("B").cast("q"),
             self._pool.data.cast("B").cast("q"),
             out.data.cast("B").cast("q"),
             self._scalars.data,
+            over,
         )
         return out[: int(self._scalars[1])]
-
-    def overdue(self, now_ns: int) -> npt.NDArray[np.int32]:
-        """Slots of connections that hold segments for longer than anybody retransmits."""
-        if not self._scalars[2]:
-            return np.empty(0, dtype=np.int32)
-        holding = np.flatnonzero(self.state[:, Stream.HELD] > 0)
-        age = now_ns - self.state[holding, Stream.HELD_NS]
-        crowded = self._scalars[3] > limits.HELD_BYTES // 2 or self._scalars[2] > limits.HELD_SEGMENTS // 2
-        patience = limits.HELD_CROWDED_NS if crowded else limits.HELD_NS
-        return np.unique(holding[age > patience] // 2).astype(np.int32)
 
     def carry(self, buffer: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Bytes of the held segments, packed; they are then taken to stand at offset 0 of the next buffer."""
