@@ -86,7 +86,7 @@ class Talk:
 
 
 def columns(segments: Sequence[Segment], first: int, start: int, now_ns: int) -> tuple[SimpleNamespace, int]:
-    """Packet columns of segments whose payloads lie one behind the other from `start` on, and the time then."""
+    """Packet columns of segments whose payloads lie in a row from `start` on, and the time then."""
     sizes = [len(segment.data) if segment.captured is None else segment.captured for segment in segments]
     time_ns = now_ns + np.cumsum([segment.after_ns for segment in segments], dtype=np.int64)
     return SimpleNamespace(
