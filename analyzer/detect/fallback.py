@@ -13,6 +13,7 @@ list, in their order, when a client falls back.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -47,7 +48,7 @@ SILENCE_NS: Final = 3_000_000_000
 have passed by then."""
 
 ATTEMPTS: Final = 32
-"""Attempts of a dance that are looked at, from its end."""
+"""Versions of a dance that are looked at, from its end: more than there are, but a hello may say anything."""
 
 INAPPROPRIATE_FALLBACK: Final = 86
 
@@ -114,28 +115,23 @@ def dances(history: History) -> Iterator[Hit]:
     )
     refused &= history["CLIENT_FLAGS"] & hello.FALLBACK_SCSV != 0
     before = _links(history)
-    ends = np.flatnonzero(before >= 0)
     joined: set[int] = set()
-    if len(ends):
-        steps = _steps(history, before)
-        followed = np.zeros(len(history), dtype=bool)
-        followed[before[ends]] = True
+    if (before >= 0).any():
+        chains = _Chains(before, history["CLIENT_MAX"].astype(np.int64), refused)
         answered = (history["FAILURE"] == 0) & ((history["SERVER_FLAGS"] >= 0) | (history["VERSION"] != 0))
-        ends = ends[~followed[ends] & (steps[ends] > 0)]
-        ends = ends[(steps[ends] > 1) | answered[ends] | refused[ends]]
-        for end in ends.tolist():
-            attempts = [end]
-            while len(attempts) < ATTEMPTS and before[attempts[-1]] >= 0:
-                attempts.append(int(before[attempts[-1]]))
-            attempts.reverse()
-            joined.update(row for row in attempts if refused[row])
-            yield from _dance(
-                history,
-                attempts,
-                steps=int(steps[end]),
+        followed = np.zeros(len(history), dtype=bool)
+        followed[before[before >= 0]] = True
+        told = (chains.steps > 1) | answered | (chains.refusals > 0)
+        for end in np.flatnonzero((chains.steps > 0) & ~followed & told).tolist():
+            dance = _Dance(
+                attempts=chains.attempts(end),
+                steps=int(chains.steps[end]),
                 success=bool(answered[end]),
-                refused=bool(refused[attempts].any()),
+                refused=bool(chains.refusals[end] > 0),
             )
+            joined.update(row for row, _ in dance.attempts if refused[row])
+            yield from _describe(history, dance)
+        joined.update(np.flatnonzero(refused & (chains.steps > 0)).tolist())
     for row in np.flatnonzero(refused).tolist():
         capture = history.value("CAPTURE", row)
         yield Hit(
@@ -217,88 +213,117 @@ def _in_time(history: History, earlier: Rows, later: Rows) -> npt.NDArray[np.boo
     return in_time
 
 
-def _steps(history: History, before: Rows) -> Rows:
-    """How many steps down led to each connection; by pointer doubling, as chains may be long."""
-    none = len(before)
-    parent = np.append(np.where(before < 0, none, before), none)
-    highest = np.append(history["CLIENT_MAX"].astype(np.int64), 0)
-    steps: Rows = ((parent != none) & (highest < highest[parent])).astype(np.int64)
-    while (parent != none).any():
-        steps += steps[parent]
-        parent = parent[parent]
-    return steps[:-1]
+class _Chains:
+    """Who repeats or lowers whose offer, followed to the beginning by pointer doubling: chains may be long.
+
+    Attributes:
+        steps: Steps down that led to each connection.
+        refusals: Offers refused as inappropriate on the way, its own included.
+    """
+
+    def __init__(self, before: Rows, highest: Rows, refused: npt.NDArray[np.bool_]) -> None:
+        rows = np.arange(len(before))
+        parent = np.where(before < 0, rows, before)
+        self.refusals, _ = _summed(parent, refused.astype(np.int64))
+        same = (before >= 0) & (highest[parent] == highest)
+        self._again, first = _summed(np.where(same, before, rows), same.astype(np.int64))
+        # the failure after which this version was offered for the first time
+        self._above = before[first]
+        lower = self._above >= 0
+        self.steps, _ = _summed(np.where(lower, self._above, rows), lower.astype(np.int64))
+
+    def attempts(self, end: int) -> list[tuple[int, int]]:
+        """The last connection with each version up to `end`, and how often it was tried."""
+        found = [end]
+        while len(found) < ATTEMPTS and self._above[found[-1]] >= 0:
+            found.append(int(self._above[found[-1]]))
+        return [(row, int(self._again[row]) + 1) for row in reversed(found)]
 
 
-def _dance(
-    history: History, attempts: list[int], *, steps: int, success: bool, refused: bool
-) -> Iterator[Hit]:
-    end = attempts[-1]
+def _summed(parent: Rows, values: Rows) -> tuple[Rows, Rows]:
+    """Sums of values from each row to its last ancestor, which is its own parent, and that ancestor."""
+    root = parent
+    ends = root == np.arange(len(root))
+    sums = np.where(ends, 0, values)
+    while True:
+        further = root[root]
+        if np.array_equal(further, root):
+            return sums + np.where(ends, values, values[root]), root
+        sums += sums[root]
+        root = further
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Dance:
+    attempts: list[tuple[int, int]]
+    """Rows with the number of tries, the highest version first."""
+    steps: int
+    success: bool
+    refused: bool
+
+
+def _describe(history: History, dance: _Dance) -> Iterator[Hit]:
+    """A dance, who ended its handshakes, and which of its steps the client did not mark."""
+    rows = [row for row, _ in dance.attempts]
+    end = rows[-1]
     capture = history.value("CAPTURE", end)
-    final = history.value("VERSION", end) if success else 0
+    final = history.value("VERSION", end) if dance.success else 0
     offers_13 = history.value("OFFERED", end) & 1 << 4 != 0
-    marked = bool(success and not offers_13 and hellos.mark_fits(history.value("SERVER_FLAGS", end), final))
-    tampering = refused or marked or (success and final <= TLS10)
-    offers = [(row, "HELLO_PACKET") for row in attempts]
-    failures = [(row, "FAILURE_PACKET") for row in attempts]
-    answer = [(end, "SERVER_HELLO_PACKET")] if success else []
+    marked = bool(
+        dance.success and not offers_13 and hellos.mark_fits(history.value("SERVER_FLAGS", end), final)
+    )
+    tampering = dance.refused or marked or (dance.success and final <= TLS10)
+    proof = "inappropriate_fallback" if dance.refused else "downgrade mark in its random"
     yield Hit(
         rule="DG06",
         batch=history.batch(end),
         row=0,
-        packets=history.packets(capture, *offers, *failures, *answer),
+        packets=history.packets(
+            capture,
+            *((row, column) for row in rows for column in ("HELLO_PACKET", "FAILURE_PACKET")),
+            *([(end, "SERVER_HELLO_PACKET")] if dance.success else []),
+        ),
         evidence={
-            "expected_version": hellos.version(history.value("CLIENT_MAX", attempts[0])),
+            "expected_version": hellos.version(history.value("CLIENT_MAX", rows[0])),
             "seen_version": hellos.version(final or history.value("CLIENT_MAX", end)),
-            "steps_down": steps,
-            "negotiated": success,
-            **(
-                {"server_has_more": "inappropriate_fallback" if refused else "downgrade mark in its random"}
-                if refused or marked
-                else {}
-            ),
+            "steps_down": dance.steps,
+            "negotiated": dance.success,
+            **({"server_has_more": proof} if dance.refused or marked else {}),
             **_sni(history, end),
-            "attempts": [_attempt(history, row) for row in attempts],
+            "attempts": [_attempt(history, row, tries) for row, tries in dance.attempts],
             "bytes": f"{history.value('CLIENT_MAX', end):04x}",
         },
         severity=Severity.HIGH if tampering else None,
         action=Action.TAMPERING if tampering else None,
     )
-    for row in attempts:
+    for row in rows:
         if history.value("INJECTED", row):
             yield _injected(history, row)
-    lower = [
-        row
-        for row, previous in zip(attempts[1:], attempts, strict=False)
-        if _is_lower(history, row, previous)
-    ]
-    silent = [row for row in lower if not history.value("CLIENT_FLAGS", row) & hello.FALLBACK_SCSV]
-    if silent:
+    unmarked = [row for row in rows[1:] if not history.value("CLIENT_FLAGS", row) & hello.FALLBACK_SCSV]
+    if unmarked:
         yield Hit(
             rule="DG11",
             batch=history.batch(end),
             row=0,
-            packets=history.packets(capture, *((row, "HELLO_PACKET") for row in silent)),
+            packets=history.packets(capture, *((row, "HELLO_PACKET") for row in unmarked)),
             evidence={
                 "expected": "TLS_FALLBACK_SCSV (5600) in the cipher suites",
-                "expected_version": hellos.version(history.value("CLIENT_MAX", attempts[0])),
-                "seen_version": hellos.version(history.value("CLIENT_MAX", silent[-1])),
-                "connections": [history.value("CONNECTION", row) for row in silent],
+                "expected_version": hellos.version(history.value("CLIENT_MAX", rows[0])),
+                "seen_version": hellos.version(history.value("CLIENT_MAX", unmarked[-1])),
+                "connections": [history.value("CONNECTION", row) for row in unmarked],
                 **_sni(history, end),
             },
         )
 
 
-def _is_lower(history: History, row: int, previous: int) -> bool:
-    return history.value("CLIENT_MAX", row) < history.value("CLIENT_MAX", previous)
-
-
-def _attempt(history: History, row: int) -> dict[str, Any]:
-    """One connection of a dance."""
+def _attempt(history: History, row: int, tries: int) -> dict[str, Any]:
+    """One version of a dance."""
     described: dict[str, Any] = {
         "connection": history.value("CONNECTION", row),
         "capture": history.value("CAPTURE", row),
         "packet": history.value("HELLO_PACKET", row),
         "offered_version": hellos.version(history.value("CLIENT_MAX", row)),
+        "tries": tries,
         "fallback_scsv": bool(history.value("CLIENT_FLAGS", row) & hello.FALLBACK_SCSV),
     }
     side = "server" if history.value("FAILED_BY", row) else "client"

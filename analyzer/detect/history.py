@@ -10,7 +10,9 @@ About 180 bytes a connection stay in memory, names included, so that a million c
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
@@ -65,17 +67,18 @@ Rows = npt.NDArray[np.int64]
 class Texts:
     """Many short byte strings in one buffer."""
 
-    def __init__(self, parts: Sequence[tuple[bytes, npt.NDArray[np.int64]]]) -> None:
-        self._bytes = b"".join(data for data, _ in parts)
-        sizes = np.concatenate([np.zeros(1, dtype=np.int64), *(sizes for _, sizes in parts)])
-        self._at = np.cumsum(sizes).astype(np.uint32 if len(self._bytes) < 1 << 32 else np.int64)
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._ends = array("Q")
+
+    def extend(self, values: Sequence[bytes]) -> None:
+        """Take more of them."""
+        end = len(self._bytes)
+        self._bytes += b"".join(values)
+        self._ends.extend(end + size for size in accumulate(map(len, values)))
 
     def __getitem__(self, row: int) -> bytes:
-        return self._bytes[int(self._at[row]) : int(self._at[row + 1])]
-
-
-def _packed(values: Sequence[bytes]) -> tuple[bytes, npt.NDArray[np.int64]]:
-    return b"".join(values), np.fromiter(map(len, values), dtype=np.int64, count=len(values))
+        return bytes(self._bytes[self._ends[row - 1] if row else 0 : self._ends[row]])
 
 
 def _hashes(values: Sequence[bytes | str]) -> npt.NDArray[np.int64]:
@@ -103,29 +106,33 @@ class History:
     """
 
     def __init__(self, batches: Iterable[Batch]) -> None:
-        parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name, _ in _FIELDS}
-        names, protocols = [], []
+        self._columns: dict[str, npt.NDArray[Any]] = {name: np.empty(0, dtype) for name, dtype in _FIELDS}
+        self._texts = (Texts(), Texts())
+        count = 0
         for batch in batches:
             index = np.flatnonzero(
                 (batch["SEEN"] != 0) & (batch["CLIENT_FLAGS"] >= 0) & (batch["HELLO_PACKET"] > 0)
             )
             if not len(index):
                 continue
-            if len(index) < len(batch):
-                batch = batch.take(index)
-            columns = _columns(batch)
-            for name, dtype in _FIELDS:
-                parts[name].append(columns[name].astype(dtype))
-            names.append(_packed(batch.texts["sni"]))
-            protocols.append(_packed(batch.texts["alpn"]))
-        self._columns: dict[str, npt.NDArray[Any]] = {}
-        for name, dtype in _FIELDS:
-            found = parts.pop(name)
-            self._columns[name] = np.concatenate(found) if found else np.empty(0, dtype=dtype)
-        self._texts = (Texts(names), Texts(protocols))
-        self._order = np.lexsort((self["CONNECTION"], self["CAPTURE"], self["HELLO_NS"]))
+            taken = batch if len(index) == len(batch) else batch.take(index)
+            self._reserve(count + len(taken))
+            for name, values in _columns(taken).items():
+                self._columns[name][count : count + len(taken)] = values
+            self._texts[0].extend(taken.texts["sni"])
+            self._texts[1].extend(taken.texts["alpn"])
+            count += len(taken)
+        order = np.lexsort(tuple(self[name][:count] for name in ("CONNECTION", "CAPTURE", "HELLO_NS")))
+        self._order = order.astype(np.uint32 if count < 1 << 32 else np.int64)
         for name, _ in _FIELDS:
             self._columns[name] = self._columns[name][self._order]
+
+    def _reserve(self, count: int) -> None:
+        """Have room: arrays grow in place, where that is possible, so that nothing is held twice."""
+        if count > len(self["CAPTURE"]):
+            capacity = max(count, len(self["CAPTURE"]) * 5 // 4, 4096)
+            for values in self._columns.values():
+                values.resize(capacity, refcheck=False)
 
     def __len__(self) -> int:
         return len(self._order)

@@ -47,6 +47,8 @@ _CLIENT_PROTOCOL_41: Final = 0x0200
 _RDP_PROTOCOLS: Final = {1: "TLS", 2: "CredSSP (TLS)", 8: "CredSSP with early authorisation (TLS)"}
 _TDS_ENCRYPTION: Final = ("off", "on", "not supported", "required")
 _NOT_SUPPORTED: Final = 2
+_LDAP_BYTES: Final = 31 + 7 + 16
+"""A StartTLS request and an UnbindRequest, with room for lengths in their long form: no more is no login."""
 
 
 def within(evidence: Evidence) -> Iterator[Hit]:
@@ -58,11 +60,8 @@ def within(evidence: Evidence) -> Iterator[Hit]:
     for client in (0, 1):
         server = 1 - client
         asks = (plain[f"HEAD_A_{client}"] == _FIRST_SEVEN) & (plain[f"HEAD_BYTES_{client}"] >= HEAD_BYTES)
-        # an LDAPMessage: SEQUENCE, a length in one byte, INTEGER of one byte
-        ldap = (plain[f"HEAD_BYTES_{client}"] == HEAD_BYTES) & (plain[f"HEAD_A_{client}"] >> 48 == 0x30)
-        ldap &= plain[f"HEAD_A_{client}"] >> 24 & 0xFFFF == 0x0201
         offered = plain[f"OFFER_{server}"] != 0
-        for row in np.flatnonzero(whole & (asks | ldap | offered)).tolist():
+        for row in np.flatnonzero(whole & (asks | offered)).tolist():
             hit = _judge(plain, row, client)
             if hit is not None:
                 yield hit
@@ -78,12 +77,12 @@ def _judge(plain: Batch, row: int, client: int) -> Hit | None:
             return _mysql(plain, row, client, value, said)
         if kind == Offer.RDP_RESPONSE:
             return _rdp(plain, row, client, value)
+        if kind == Offer.LDAP_RESULT:
+            return _ldap(plain, row, client, value, answered)
         if kind == Offer.TDS_PRELOGIN:
             return _tds(plain, row, client, value, said, answered)
     elif said[:7] == _SSL_REQUEST[:7]:
         return _postgresql(plain, row, client, said, answered)
-    elif said[:1] == b"\x30":
-        return _ldap(plain, row, client, said, answered)
     return None
 
 
@@ -134,18 +133,9 @@ def _postgresql(plain: Batch, row: int, client: int, said: bytes, answered: byte
     )
 
 
-def _ldap(plain: Batch, row: int, client: int, said: bytes, answered: bytes) -> Hit | None:
-    # ExtendedRequest (77) with the name (80) 1.3.6.1.4.1.1466.20037, and the result (0a) in its answer (78)
-    asked = said[5:6] == b"\x77" and said[7:14] == b"\x80\x161.3.6"
-    if (
-        not asked
-        or len(answered) < 10
-        or answered[5:6] != b"\x78"
-        or answered[7:9] != b"\x0a\x01"
-        or answered[9] == 0
-    ):
-        return None
-    if plain[f"BYTES_{client}"][row] <= 2 + said[1]:
+def _ldap(plain: Batch, row: int, client: int, code: int, answered: bytes) -> Hit | None:
+    asked = int(plain[f"OFFER_{client}"][row]) >> 32 == Offer.LDAP_START_TLS
+    if not asked or code == 0 or plain[f"BYTES_{client}"][row] <= _LDAP_BYTES:
         return None
     return _hit(
         plain,
@@ -155,9 +145,8 @@ def _ldap(plain: Batch, row: int, client: int, said: bytes, answered: bytes) -> 
         evidence={
             "protocol": "ldap",
             "asked": "StartTLS",
-            "answer": f"resultCode {answered[9]}",
-            "bytes": answered[:10].hex(),
-            "asked_bytes": said.hex(),
+            "answer": f"resultCode {code}",
+            "bytes": answered.hex(),
         },
     )
 
