@@ -115,6 +115,8 @@ _SYSTEM_PORTS = cython.declare(cython.int, limits.SYSTEM_PORTS)
 _EPHEMERAL_PORTS = cython.declare(cython.int, limits.EPHEMERAL_PORTS)
 _MASK32 = cython.declare(cython.longlong, 0xFFFFFFFF)
 _LATE_SYN = cython.declare(cython.longlong, limits.LATE_SYN_BYTES)
+_CLOSED_TIMEOUT = cython.declare(cython.longlong, limits.CLOSED_TIMEOUT_NS)
+_IDLE_TIMEOUT = cython.declare(cython.longlong, limits.IDLE_TIMEOUT_NS)
 _MASK64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
 # splitmix64's constants, declared because a bare literal of 64 bits would be a Python object
 _GOLDEN = cython.declare(cython.ulonglong, 0x9E3779B97F4A7C15)
@@ -126,6 +128,9 @@ _NEXT_CONNECTION = cython.declare(cython.Py_ssize_t, 0)
 _FREE_COUNT = cython.declare(cython.Py_ssize_t, 1)
 _ENDED_COUNT = cython.declare(cython.Py_ssize_t, 2)
 _USED = cython.declare(cython.Py_ssize_t, 3)
+_NOW = cython.declare(cython.Py_ssize_t, 4)
+"""Latest capture time so far."""
+SCALARS: Final = 5
 
 
 @cython.cfunc
@@ -195,6 +200,8 @@ def _serves(port, peer):  # type: ignore[no-untyped-def]
     d_hi=cython.ulonglong,
     d_lo=cython.ulonglong,
     isn=cython.longlong,
+    now=cython.longlong,
+    idle=cython.longlong,
     late=cython.bint,
     fresh=cython.bint,
 )
@@ -225,7 +232,10 @@ def _track(  # type: ignore[no-untyped-def]
 ):
     n = kind.shape[0]
     mask = index.shape[0] - 1
+    now = scalars[_NOW]
     for i in range(n):
+        if time_ns[i] > now:
+            now = time_ns[i]
         if kind[i] != _TCP:
             flow[i] = -1
             continue
@@ -276,16 +286,20 @@ def _track(  # type: ignore[no-untyped-def]
         isn = seq[i]
         isn += 1
         fresh = slot < 0
-        if not fresh and (f & (_SYN_FLAG | _ACK)) == _SYN_FLAG:
+        if not fresh:
             b = slot * _NFIELDS
-            late = (
-                fields[b + _SYN + d] == 0 and ((fields[b + _START + d] - isn) & _MASK32) < _LATE_SYN
-            )  # its SYN stands behind its data in the capture
-            if fields[b + _SYN + d] != isn and fields[b + _PACKETS + d] != 0 and not late:
-                # a SYN with another initial sequence number: the tuple is used again
+            # past its time-out a connection is another one, whether a block has ended since or not
+            idle = now - fields[b + _LAST_NS]
+            fresh = idle > _IDLE_TIMEOUT or (idle > _CLOSED_TIMEOUT and fields[b + _CLOSED] != 0)
+            if (f & (_SYN_FLAG | _ACK)) == _SYN_FLAG:
+                late = (
+                    fields[b + _SYN + d] == 0 and ((fields[b + _START + d] - isn) & _MASK32) < _LATE_SYN
+                )  # its SYN stands behind its data in the capture
+                if fields[b + _SYN + d] != isn and fields[b + _PACKETS + d] != 0 and not late:
+                    fresh = True  # a SYN with another initial sequence number: the tuple is used again
+            if fresh:
                 ended[scalars[_ENDED_COUNT]] = slot
                 scalars[_ENDED_COUNT] += 1
-                fresh = True
                 home = h
         if fresh:
             if home < 0:
@@ -352,6 +366,7 @@ def _track(  # type: ignore[no-untyped-def]
                 fields[b + _CLOSED_NS] = time_ns[i]
         elif length[i] > 0 and fields[b + _RST_PACKET] != 0 and fields[b + _RST_DIRECTION] == d:
             fields[b + _DATA_AFTER_RST] += 1
+    scalars[_NOW] = now
 
 
 @cython.locals(
@@ -426,7 +441,7 @@ class FlowTable:
         self._index: npt.NDArray[np.int32] = np.zeros(1, dtype=np.int32)
         self._tombstones = 0
         self._seed = int.from_bytes(os.urandom(8), "little")
-        self._scalars: npt.NDArray[np.int64] = np.zeros(4, dtype=np.int64)
+        self._scalars: npt.NDArray[np.int64] = np.zeros(SCALARS, dtype=np.int64)
         self._ended: npt.NDArray[np.int32] = np.zeros(0, dtype=np.int32)
         self._superseded: npt.NDArray[np.int32] = np.zeros(0, dtype=np.int32)
 
@@ -515,7 +530,7 @@ class FlowTable:
         if not len(live):
             return live
         fields = self.fields
-        idle = now_ns - fields[live, Field.LAST_NS]
+        idle = max(now_ns, int(self._scalars[4])) - fields[live, Field.LAST_NS]
         closed = fields[live, Field.CLOSED] != 0
         due = (closed & (idle > limits.CLOSED_TIMEOUT_NS)) | (idle > limits.IDLE_TIMEOUT_NS)
         if len(self._superseded):
