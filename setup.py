@@ -30,7 +30,7 @@ setup(
             Extension(
                 module,
                 [module.replace(".", "/") + ".py"],
-                extra_compile_args=["-O3", "-fno-strict-aliasing"],
+                extra_compile_args=["-O2", "-g0", "-fno-strict-aliasing"],
                 optional=True,
             )
             for module in KERNELS

@@ -127,7 +127,8 @@ class Batch:
 
     def endpoint(self, row: int, server: bool) -> str:
         """Address of the client or server of one connection, as text."""
-        upper, lower = self.addresses(server)[row].tolist()
+        at = 2 * (int(self.numbers[row, _INDEX["CLIENT"]]) ^ int(server))
+        upper, lower = self.keys[row, at : at + 2].tolist()
         return address(upper, lower)
 
 
