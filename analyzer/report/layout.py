@@ -73,7 +73,8 @@ GAP: Final = 2
 
 def show(report: Report, console: Console, options: Options) -> None:
     brief = options.detail is Detail.BRIEF
-    _heading(console, "Summary")
+    console.print(Text("Summary", style="bold"))
+    console.print()
     for sentence in report.summary:
         _paragraph(console, Text(sentence, style="bold" if sentence is report.summary[-1] else ""))
 

@@ -25,7 +25,7 @@ def report(analysis, **options) -> str:
 
 
 def test_the_summary_comes_first_and_in_plain_words(analysis):
-    _, heading, _, *sentences = report(analysis).splitlines()
+    heading, _, *sentences = report(analysis).splitlines()
     assert heading == "Summary"
     assert sentences[:4] == [
         "Read 34 packets (39.5 kB) from incident.pcap, 2.10 s of traffic from 2014-04-09 15:12:03 UTC.",
