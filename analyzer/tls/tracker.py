@@ -457,7 +457,7 @@ def _step(ts, matrix, rows, out, count, b, r, d, ev, message):  # type: ignore[n
     legal = 1
     if following < 0:
         sync = rows[r + 15]
-        if ts[b + _UNORDERED] or sync & (4 | 8 | 16):
+        if ts[b + _UNORDERED] or sync & 31 != 3:  # something of either side may not have been captured
             ts[b + _STATE] = _UNKNOWN
         else:
             legal = 0
