@@ -402,7 +402,8 @@ _AFTER_12: Final = (_X.EST, _X.R_REQUEST, _X.R_CLIENT, _X.R_SERVER, _X.R_CLIENT_
 _TLS13_STATES: Final = (_X.T_HRR, _X.T_WAIT2, _X.T_NEG, _X.T_SERVER, _X.T_CLIENT, _X.T_EST)
 _LIVE: Final = tuple(_X(value) for value in range(_X.START, _X.UNKNOWN))
 _SETTLED: Final = (_X.EST, _X.T_EST, _X.V_KEYED, _X.CLOSED)
-_ANY_EVENT: Final = tuple(Ev(value) for value in range(Ev.HELLO_REQUEST, Ev.GAP))
+_ANY_EVENT: Final = (*(Ev(value) for value in range(Ev.HELLO_REQUEST, Ev.GAP)), Ev.CCS_IN_MESSAGE,
+                     Ev.RECORD_IN_MESSAGE)
 
 _SHARED: Final = (
     *_everywhere(_FULL_12 + _SHORT_12, (_S,), Ev.HELLO_REQUEST, None, "RFC 5246 7.4.1.1"),

@@ -24,7 +24,7 @@ from analyzer import limits
 from analyzer.model import Side
 from analyzer.tls import classify, hello, records
 from analyzer.tls.heartbeat import SHORTEST_SEALED, Beat, Heartbeats, reads_as_overread
-from analyzer.tls.records import Record
+from analyzer.tls.records import RECORD_FIELDS, Record
 from analyzer.tls.state import Ev, State, dense
 from analyzer.wire.suite_properties import MAC_BYTES
 
@@ -440,6 +440,16 @@ def _note(ts, rows, out, count, b, r, kind, side, state, ev, message, value, val
 
 
 @cython.cfunc
+@cython.inline
+@cython.returns(cython.longlong)
+@cython.exceptval(-2, check=True)
+@cython.locals(matrix=cython.schar[::1], state=cython.longlong, side=cython.longlong, ev=cython.longlong)
+def _next(matrix, state, side, ev):  # type: ignore[no-untyped-def]
+    """What the tables say of an event: the next state, -1 where they have no row."""
+    return matrix[(state * 2 + side) * _N_EV + ev]
+
+
+@cython.cfunc
 @cython.returns(cython.int)
 @cython.exceptval(-1, check=True)
 @cython.locals(
@@ -453,7 +463,7 @@ def _step(ts, matrix, rows, out, count, b, r, d, ev, message):  # type: ignore[n
     if ts[b + _CLIENT] == d:
         side = 0
     state = ts[b + _STATE]
-    following = matrix[(state * 2 + side) * _N_EV + ev]
+    following = _next(matrix, state, side, ev)
     legal = 1
     if following < 0:
         sync = rows[r + 15]
@@ -476,7 +486,7 @@ def _step(ts, matrix, rows, out, count, b, r, d, ev, message):  # type: ignore[n
     elif ev == _APP and side == 1 and state == _T_SERVER:
         ts[b + _MARK + d] = rows[r + 14]  # the flight that the client must have seen goes on
     if legal:
-        following = matrix[(ts[b + _PROTECTION + d] * 2 + side) * _N_EV + ev]
+        following = _next(matrix, ts[b + _PROTECTION + d], side, ev)
         if following >= 0 and not (ts[b + _VERSION] == 0x0304 and ev == _EV_CCS):
             # in TLS 1.3 the key change is not where ChangeCipherSpec is (RFC 8446 D.4)
             if not (ev == _EV_CCS and (state == _WAIT_SH_13 or state == _WAIT_SH_0RTT or state == _T_HRR or state == _T_WAIT2)):
@@ -749,7 +759,7 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                 if kind != 23 and kind != 24:
                     continue
         if ts[b + _CLOSING + d] != _OPEN or kind != 21:
-            following = matrix[(ts[b + _CLOSING + d] * 2 + side) * _N_EV + _EV_DATA]
+            following = _next(matrix, ts[b + _CLOSING + d], side, _EV_DATA)
             if following < 0 and kind != 21 and flags & _FIRST:
                 if not ts[b + _UNORDERED]:
                     _note(ts, rows, out, count, b, r, _K_VIOLATION, side, ts[b + _CLOSING + d], _EV_DATA, 0, protected, 0)
@@ -915,7 +925,7 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                 if ev != _CLEAR_ALERT:
                     following = _EV_FATAL if first == 2 else (_CLOSE_NOTIFY if second == 0 else -1)
                     if following >= 0:
-                        following = matrix[(ts[b + _CLOSING + d] * 2 + side) * _N_EV + following]
+                        following = _next(matrix, ts[b + _CLOSING + d], side, following)
                         if following >= 0:
                             ts[b + _CLOSING + d] = following
             elif length > 2 and not (tls13 and protected):
@@ -981,6 +991,24 @@ def _ssl2(buf, view, rows, ts, matrix, out, count, r, f, d, owner):  # type: ign
         ev = _SSL2_OTHER
     _step(ts, matrix, rows, out, count, b, r, d, ev, kind)
     return 0
+
+
+def walk(state: int, side: int, event: int) -> int:
+    """Where the kernel goes from a state on an event, -1 for a violation: the tests hold it equal to state.step().
+
+    A state of the handshake is taken through everything that the kernel does about an event, where order is known.
+    """
+    matrix = dense().data.cast("B").cast("b")
+    if state > State.UNKNOWN:
+        return int(_next(matrix, state, side, event))
+    connection = np.zeros(TLS_FIELDS, dtype=np.int64)
+    connection[[Tls.STATE, Tls.PROTECTION_0, Tls.PROTECTION_1]] = state, State.PLAIN, State.PLAIN
+    record = np.zeros(RECORD_FIELDS, dtype=np.int64)
+    record[Record.SYNC] = 3
+    out = np.zeros(EVENT_FIELDS, dtype=np.int64)
+    legal = _step(connection.data, matrix, record.data, out.data, np.zeros(1, dtype=np.int64).data, 0, 0, side, event, 0)
+    assert legal == (out[Event.KIND] != Kind.VIOLATION)
+    return int(connection[Tls.STATE]) if legal else -1
 
 
 class Tracker:
