@@ -75,6 +75,10 @@ HELD_NS: Final = 30_000_000_000
 HELD_CROWDED_NS: Final = 2_000_000_000
 """The same when half of the room is used."""
 
+FIRST_FLIGHT_BYTES: Final = 14_600
+"""RFC 6928 2, initial window: in a capture that begins within a connection, the first packet seen of a
+direction may stand this far behind the byte that its peer waits for; what is between is then waited for."""
+
 # --- records ----------------------------------------------------------------------------------------------
 
 RECORD_ROWS: Final = 1 << 18

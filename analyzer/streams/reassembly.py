@@ -147,6 +147,7 @@ _MASK32 = cython.declare(cython.longlong, 0xFFFFFFFF)
 _HALF = cython.declare(cython.longlong, 0x80000000)
 _TURN = cython.declare(cython.longlong, 0x100000000)
 _WINDOW_MAX = cython.declare(cython.longlong, 1 << 30)  # RFC 7323 2.3
+_FLIGHT = cython.declare(cython.longlong, limits.FIRST_FLIGHT_BYTES)
 _FIRST_WINDOW = cython.declare(cython.longlong, 0xFFFF)  # that of a SYN is not scaled (RFC 7323 2.2)
 
 
@@ -580,8 +581,11 @@ def _reassemble(  # type: ignore[no-untyped-def]
                 st[s + _KNOWN] = 1  # its SYN stands behind its data in the capture
         elif st[s + _KNOWN] == 0:
             st[s + _KNOWN] = 2
+            if st[s + _HAS_ACKED] != 0 and 0 < _diff(q, st[s + _ACKED]) <= _FLIGHT:
+                q = st[s + _ACKED]  # what the peer waits for comes late, or was missed
             st[s + _NEXT] = q
             st[s + _FIRST] = q
+            q = seq[i]
         if fl & _TCP_ACK:
             st[peer + _LAST_ACK] = a
             if st[peer + _KNOWN] == 1 and a == st[peer + _FIRST]:
