@@ -19,6 +19,7 @@ import numpy.typing as npt
 from analyzer.connections import Batch
 from analyzer.detect import hellos
 from analyzer.detect.base import Detector, Evidence, Hit, Rule
+from analyzer.detect.hellos import Hellos
 from analyzer.model import Action, Severity
 from analyzer.tls import hello
 
@@ -156,16 +157,18 @@ def within(evidence: Evidence) -> Iterator[Hit]:
     """Findings of the hellos."""
     batch = evidence.batch
     if len(batch):
-        yield from _sentinels(batch)
-        yield from _contradictions(batch)
-        yield from _posture(batch)
+        read = Hellos(batch)
+        yield from _sentinels(batch, read)
+        yield from _contradictions(batch, read)
+        yield from _posture(batch, read)
 
 
 def _rows(mask: npt.NDArray[np.bool_]) -> list[int]:
-    return np.flatnonzero(mask).tolist()
+    rows: list[int] = np.flatnonzero(mask).tolist()
+    return rows
 
 
-def _sentinels(batch: Batch) -> Iterator[Hit]:
+def _sentinels(batch: Batch, read: Hellos) -> Iterator[Hit]:
     server = batch["SERVER_FLAGS"]
     marked = (server >= 0) & (server & hellos.SENTINELS != 0)
     if not marked.any():
@@ -180,35 +183,34 @@ def _sentinels(batch: Batch) -> Iterator[Hit]:
     dg04 = fits & seen & ~offers_13 & ~dg02 & (client & hello.MALFORMED == 0)
     for name, mask in (("DG01", dg01), ("DG02", dg02), ("DG03", marked & ~fits), ("DG04", dg04)):
         for row in _rows(mask):
-            tail = batch.texts["server_random"][row][-8:].hex()
-            at_least = TLS13 if tail.endswith("01") else TLS12
-            expected = int(highest[row]) if name in ("DG01", "DG02") else at_least
+            of_12 = read.value("SERVER_FLAGS", row) & hello.SENTINEL_12 != 0
+            expected = TLS13 if of_12 else TLS12  # at least that is what the server has
             severity = None
             if name == "DG03":
-                expected = TLS12 if tail.endswith("01") else TLS11
+                expected = TLS12 if of_12 else TLS11
                 if offers_13[row] and version[row] < TLS13:
                     severity = Severity.MEDIUM  # such a client must refuse either mark (RFC 8446 4.1.3)
+            elif name != "DG04":
+                expected = read.value("CLIENT_MAX", row)
             yield Hit(
                 rule=name,
                 batch=batch,
                 row=row,
-                packets=(*hellos.client_packets(batch, row), *hellos.server_packets(batch, row)),
+                packets=read.client_packets(row) + read.server_packets(row),
                 evidence={
                     "expected_version": hellos.version(expected),
-                    "seen_version": hellos.version(int(version[row])),
-                    "client_offered": hellos.offered(
-                        int(client[row]), int(highest[row]), int(batch["OFFERED"][row])
-                    ),
-                    "random_tail": tail,
-                    **hellos.suite(batch, row),
-                    **hellos.sni(batch, row),
-                    "bytes": hellos.server_bytes(batch, row),
+                    "seen_version": hellos.version(read.value("VERSION", row)),
+                    "client_offered": read.offered(row),
+                    "random_tail": batch.texts["server_random"][row][-8:].hex(),
+                    **read.suite(row),
+                    **read.sni(row),
+                    "bytes": read.server_bytes(row),
                 },
                 severity=severity,
             )
 
 
-def _contradictions(batch: Batch) -> Iterator[Hit]:
+def _contradictions(batch: Batch, read: Hellos) -> Iterator[Hit]:
     client, server = batch["CLIENT_FLAGS"], batch["SERVER_FLAGS"]
     version, highest, legacy = batch["VERSION"], batch["CLIENT_MAX"], batch["CLIENT_VERSION"]
     # a draft of TLS 1.3 on either side has its own numbers, and a damaged hello may have lost its list
@@ -220,124 +222,109 @@ def _contradictions(batch: Batch) -> Iterator[Hit]:
     in_list = (minor <= 8) & (batch["OFFERED"] >> minor & 1 != 0)
     above = both & ~selected & (version > highest) & (highest >= SSL3)
     below = both & ~selected & listed & ~in_list & (version < legacy) & (version < highest)
-    record = batch["CLIENT_FIRST_RECORD"]
-    wrapped = (
-        (client >= 0)
-        & (client & hello.SSL2_FORMAT == 0)
-        & (legacy >> 8 == 3)
-        & (record > legacy)
-        & (record <= TLS13)
-    )
-    ignored = both & ~in_list & np.where(selected, True, listed & (version == TLS12))
+    ignored = both & ~in_list & np.where(selected, True, listed & (version == TLS12)) & ~above
     early = both & (client & hello.EARLY_DATA != 0) & (version < TLS13) & (batch.side("DATA", False) > 0)
     for name, mask, why in (
         ("DG15", above, "the ServerHello has a higher version than the client offered"),
         ("DG15", below & ~above, "the ServerHello has a lower version than any that the client offered"),
-        ("DG15", wrapped, "the ClientHello's record has a higher version than the hello"),
-        ("DG16", ignored & ~above, "the ServerHello has a version that is not on the client's list"),
+        ("DG16", ignored, "the ServerHello has a version that is not on the client's list"),
         ("DG18", early, "early data, and the ServerHello has an older version than TLS 1.3"),
     ):
-        of_record = mask is wrapped
         for row in _rows(mask):
-            evidence: dict[str, object] = {
-                "why": why,
-                "client_offered": hellos.offered(
-                    int(client[row]), int(highest[row]), int(batch["OFFERED"][row])
-                ),
-                "legacy_version": hellos.version(int(legacy[row])),
-            }
-            if of_record:
-                evidence |= {
-                    "record_version": hellos.version(int(record[row])),
-                    **hellos.sni(batch, row),
-                    "bytes": f"16{int(record[row]):04x}",
-                    "hello_bytes": hellos.client_bytes(batch, row),
-                }
-            else:
-                evidence |= {
-                    "expected_version": hellos.version(int(highest[row])),
-                    "seen_version": hellos.version(int(version[row])),
-                    **hellos.suite(batch, row),
-                    **hellos.sni(batch, row),
-                    "bytes": hellos.server_bytes(batch, row),
-                }
-            packets = hellos.client_packets(batch, row)
             yield Hit(
                 rule=name,
                 batch=batch,
                 row=row,
-                packets=packets if of_record else (*packets, *hellos.server_packets(batch, row)),
-                evidence=evidence,
+                packets=read.client_packets(row) + read.server_packets(row),
+                evidence={
+                    "why": why,
+                    "client_offered": read.offered(row),
+                    "legacy_version": hellos.version(read.value("CLIENT_VERSION", row)),
+                    "expected_version": hellos.version(read.value("CLIENT_MAX", row)),
+                    "seen_version": hellos.version(read.value("VERSION", row)),
+                    **read.suite(row),
+                    **read.sni(row),
+                    "bytes": read.server_bytes(row),
+                },
             )
+    record = batch["CLIENT_FIRST_RECORD"]
+    wrapped = (client >= 0) & (client & hello.SSL2_FORMAT == 0) & (legacy >> 8 == 3) & (record > legacy)
+    for row in _rows(wrapped & (record <= TLS13)):
+        yield Hit(
+            rule="DG15",
+            batch=batch,
+            row=row,
+            packets=read.client_packets(row),
+            evidence={
+                "why": "the ClientHello's record has a higher version than the hello",
+                "client_offered": read.offered(row),
+                "legacy_version": hellos.version(read.value("CLIENT_VERSION", row)),
+                "record_version": hellos.version(read.value("CLIENT_FIRST_RECORD", row)),
+                **read.sni(row),
+                "bytes": f"16{read.value('CLIENT_FIRST_RECORD', row):04x}",
+                "hello_bytes": read.client_bytes(row),
+            },
+        )
 
 
-def _posture(batch: Batch) -> Iterator[Hit]:
-    client, server, version, highest = (
-        batch["CLIENT_FLAGS"],
-        batch["SERVER_FLAGS"],
-        batch["VERSION"],
-        batch["CLIENT_MAX"],
-    )
+def _posture(batch: Batch, read: Hellos) -> Iterator[Hit]:
+    client, server, version = batch["CLIENT_FLAGS"], batch["SERVER_FLAGS"], batch["VERSION"]
     seen = client >= 0
     for row in _rows(seen & (client & hello.FALLBACK_SCSV != 0)):
         yield Hit(
             rule="DG08",
             batch=batch,
             row=row,
-            packets=hellos.client_packets(batch, row),
+            packets=read.client_packets(row),
             evidence={
-                "client_offered": hellos.offered(
-                    int(client[row]), int(highest[row]), int(batch["OFFERED"][row])
-                ),
+                "client_offered": read.offered(row),
                 "signal": "TLS_FALLBACK_SCSV",
-                **hellos.sni(batch, row),
+                **read.sni(row),
                 "bytes": "5600",
             },
         )
-    negotiated = np.isin(version, DEPRECATED) & (
-        (server >= 0) | ((version == SSL2) & (batch["SERVER_HELLO_PACKET"] > 0))
-    )
-    for row in _rows(negotiated):
-        value = int(version[row])
+    answered = (server >= 0) | ((version == SSL2) & (batch["SERVER_HELLO_PACKET"] > 0))
+    for row in _rows(answered & np.isin(version, DEPRECATED)):
+        value = read.value("VERSION", row)
         yield Hit(
             rule="DG12",
             batch=batch,
             row=row,
-            packets=hellos.server_packets(batch, row),
+            packets=read.server_packets(row),
             evidence={
                 "expected_version": "TLSv1.2 or higher",
                 "seen_version": hellos.version(value),
                 "retired_by": _RETIRED_BY[value],
-                **hellos.suite(batch, row),
-                **hellos.sni(batch, row),
-                **({"bytes": hellos.server_bytes(batch, row)} if server[row] >= 0 else {}),
+                **read.suite(row),
+                **read.sni(row),
+                **({"bytes": read.server_bytes(row)} if read.value("SERVER_FLAGS", row) >= 0 else {}),
             },
             severity=_NEGOTIATED_SEVERITY[value],
         )
-    for row in _rows(seen & np.isin(highest, DEPRECATED)):
-        value = int(highest[row])
+    for row in _rows(seen & np.isin(batch["CLIENT_MAX"], DEPRECATED)):
+        value = read.value("CLIENT_MAX", row)
         yield Hit(
             rule="DG13",
             batch=batch,
             row=row,
-            packets=hellos.client_packets(batch, row),
+            packets=read.client_packets(row),
             evidence={
                 "expected_version": "TLSv1.2 or higher",
                 "seen_version": hellos.version(value),
                 "retired_by": _RETIRED_BY[value],
-                **hellos.sni(batch, row),
-                "bytes": hellos.client_bytes(batch, row),
+                **read.sni(row),
+                "bytes": read.client_bytes(row),
             },
             severity=_OFFERED_SEVERITY[value],
         )
     for row in _rows(seen & (client & hello.SSL2_FORMAT != 0)):
-        value = int(highest[row])
+        value = read.value("CLIENT_MAX", row)
         yield Hit(
             rule="DG14",
             batch=batch,
             row=row,
-            packets=hellos.client_packets(batch, row),
-            evidence={"version": hellos.version(value), "bytes": hellos.client_bytes(batch, row)},
+            packets=read.client_packets(row),
+            evidence={"version": hellos.version(value), "bytes": read.client_bytes(row)},
             severity=Severity.HIGH if value == SSL2 else None,
         )
 

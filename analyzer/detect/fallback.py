@@ -312,6 +312,7 @@ def _describe(history: History, dance: _Dance) -> Iterator[Hit]:
                 "seen_version": hellos.version(history.value("CLIENT_MAX", unmarked[-1])),
                 "connections": [history.value("CONNECTION", row) for row in unmarked],
                 **_sni(history, end),
+                "bytes": f"{history.value('CLIENT_MAX', unmarked[-1]):04x}",
             },
         )
 

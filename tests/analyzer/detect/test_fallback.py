@@ -486,6 +486,25 @@ def test_a_long_row_of_failures_is_told_shortly() -> None:
     assert [step["tries"] for step in dance.evidence["attempts"]] == [5_000, 5_000]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_no_numbers_raise(seed: int) -> None:
+    """What a hostile capture may leave in the columns, several connections to a pair."""
+    random = np.random.default_rng(seed)
+    batch = history_batch(
+        [(1_000 + number // 3, number % 3, TLS12, bool(number % 2)) for number in range(60)]
+    )
+    states = batch.numbers[:, PLACE["STATE"]].copy()
+    for name in COLUMNS:
+        if name not in ("CAPTURE", "CONNECTION", "HELLO_NS", "CLIENT", "SEEN"):
+            some = random.random(60) < 0.3
+            batch.numbers[some, PLACE[name]] = random.integers(-1, 1 << 16, int(some.sum()))
+    batch.numbers[:, PLACE["STATE"]] = states
+    for hit in fallback.across([batch]):
+        assert hit.rule in {rule.id for rule in fallback.DETECTOR.rules}
+        assert hit.batch is not None
+        assert hit.evidence["bytes"] or hit.rule == "DG19"
+
+
 def test_thresholds_are_those_of_the_catalogue() -> None:
     assert (FALLBACK_NS, SILENCE_NS) == (10_000_000_000, 3_000_000_000)
 
