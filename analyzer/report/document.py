@@ -163,7 +163,7 @@ def _value(name: str, value: object) -> str:
             return str(value)
         case float():
             return f"{value:.3g}"
-        case str() if name == "bytes":
+        case str() if name == "bytes" or name.endswith("_bytes"):
             return visible(hexadecimal(value))
         case str():
             return visible(value)
