@@ -190,9 +190,8 @@ def within(evidence: Evidence) -> Iterator[Hit]:
             rule=name,
             batch=batch,
             row=row,
-            packets=tuple(range(violation[Event.PACKET], violation[Event.LAST_PACKET] + 1))
-            if violation[Event.LAST_PACKET] - violation[Event.PACKET] < 8
-            else (violation[Event.PACKET], violation[Event.LAST_PACKET]),
+            # where it begins and ends: what lies between them in the capture may be of somebody else
+            packets=tuple(sorted({violation[Event.PACKET], violation[Event.LAST_PACKET]})),
             evidence=_describe(violation, side, state, ev),
             action=action,
             offender=offender,
