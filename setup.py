@@ -1,49 +1,46 @@
 """Builds the kernels; everything else about the distribution is in pyproject.toml.
 
-A kernel is an ordinary .py file in Cython's pure Python mode. Where no C compiler works the build goes on without
-(`optional`): the same files are then imported as they are, slowly, and `tlswall` says so once.
+A kernel is an ordinary .py file in Cython's pure Python mode. Where no C compiler works the build goes on
+without (`optional`): the same files are then imported as they are, slowly, and `tlswall` says so once.
 """
 
-from pathlib import Path
+import os
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-KERNELS = tuple(
-    module
-    for module in (
-        "analyzer.capture.framing",
-        "analyzer.columns.decode",
-        "analyzer.flows.table",
-        "analyzer.streams.reassembly",
-        "analyzer.tls.records",
-        "analyzer.tls.tracker",
-        "analyzer.tls.hello",
-        "analyzer.tls.nf_conntrack_tls",
-    )
-    if Path(module.replace(".", "/") + ".py").exists()
+KERNELS = (
+    "analyzer.capture.framing",
+    "analyzer.columns.decode",
+    "analyzer.flows.table",
+    "analyzer.streams.reassembly",
+    "analyzer.tls.records",
+    "analyzer.tls.tracker",
+    "analyzer.tls.hello",
+    "analyzer.tls.nf_conntrack_tls",
 )
 
-setup(
-    ext_modules=cythonize(
-        [
-            Extension(
-                module,
-                [module.replace(".", "/") + ".py"],
-                extra_compile_args=["-O2", "-g0", "-fno-strict-aliasing"],
-                optional=True,
-            )
-            for module in KERNELS
-        ],
-        build_dir="build/cython",
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": True,  # captures are hostile input
-            "wraparound": False,
-            "initializedcheck": False,
-            "cdivision": True,
-            "annotation_typing": False,  # annotations are for readers and mypy; @cython.locals types the loops
-            "embedsignature": True,
-        },
-    )
+extensions = cythonize(
+    [
+        Extension(
+            module,
+            [module.replace(".", "/") + ".py"],
+            extra_compile_args=["-O2", "-g0", "-fno-strict-aliasing"],
+        )
+        for module in KERNELS
+    ],
+    build_dir="build/cython",
+    compiler_directives={
+        "language_level": 3,
+        "boundscheck": True,  # captures are hostile input
+        "wraparound": False,
+        "initializedcheck": False,
+        "cdivision": True,
+        "annotation_typing": False,  # annotations are for readers and mypy; @cython.locals types the loops
+        "embedsignature": True,
+    },
 )
+for extension in extensions:
+    extension.optional = True  # not carried over by cythonize: an argument of Extension would be lost
+
+setup(ext_modules=extensions, options={"build_ext": {"parallel": os.cpu_count()}})

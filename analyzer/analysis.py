@@ -23,6 +23,7 @@ class Analysis:
     Attributes:
         captures: What was read of each capture, in the order given.
         totals: packets, tcp_connections, tls_connections, findings.
+        failures: Detectors that failed, by name, and how: their findings are incomplete.
     """
 
     def __init__(self, tables: Collection[str] = ()) -> None:
@@ -33,6 +34,7 @@ class Analysis:
             "tls_connections": 0,
             "findings": 0,
         }
+        self.failures: dict[str, str] = {}
         directory = Directory()
         self._connections = ConnectionSpool(directory)
         self._findings = FindingSpool(directory)

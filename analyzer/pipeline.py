@@ -24,7 +24,8 @@ from analyzer.columns.fragments import FragmentReassembler
 from analyzer.columns.packets import Columns
 from analyzer.columns.schema import Kind as PacketKind
 from analyzer.detect import DETECTORS, RULES
-from analyzer.detect.base import Evidence, Hit, findings
+from analyzer.detect.base import Detector, Evidence, Hit, findings
+from analyzer.errors import CaptureError
 from analyzer.flows.table import Field, FlowTable
 from analyzer.profile import ProfileJudge
 from analyzer.streams.reassembly import Reassembler
@@ -64,6 +65,7 @@ def analyze(
     named = [paths] if isinstance(paths, str | Path) else list(paths)
     analysis = Analysis(tables)
     done = packets = 0
+    unreadable: list[CaptureError] = []
     for index, path in enumerate(named):
         engine = Engine(
             analysis,
@@ -75,16 +77,35 @@ def analyze(
             if progress is not None:
                 progress(base + position, count + engine.info.packets)
 
-        engine.run(str(path), report)
+        try:
+            engine.run(str(path), report)
+        except CaptureError as error:
+            if len(named) == 1:
+                raise
+            engine.info = CaptureInfo(error.path, errors=[CaptureIssue(error.offset, error.why)])
+            unreadable.append(error)
         analysis.captures.append(engine.info)
         done += engine.position
         packets += engine.info.packets
+    if len(unreadable) == len(named):
+        raise unreadable[0]
     if profile == "default":
         across = (
-            hit for detector in DETECTORS if detector.across for hit in detector.across(analysis.batches())
+            hit
+            for detector in DETECTORS
+            if detector.across
+            for hit in attempt(detector, analysis, detector.across(analysis.batches()))
         )
         analysis.add(connections.join([]), findings(RULES, across))
     return analysis
+
+
+def attempt(detector: Detector, analysis: Analysis, hits: Iterator[Hit]) -> Iterator[Hit]:
+    """A detector's hits; one that fails is named in the analysis, and the others still run."""
+    try:
+        yield from hits
+    except Exception as error:
+        analysis.failures[detector.name] = f"{type(error).__name__}: {error}"
 
 
 class Engine:
@@ -216,8 +237,7 @@ class Engine:
         self.tracker.retire(slots)
         self.flows.retire(slots)
 
-    @staticmethod
-    def _hits(evidence: Evidence) -> Iterator[Hit]:
+    def _hits(self, evidence: Evidence) -> Iterator[Hit]:
         for detector in DETECTORS:
             if detector.within is not None:
-                yield from detector.within(evidence)
+                yield from attempt(detector, self._analysis, detector.within(evidence))

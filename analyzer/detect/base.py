@@ -111,8 +111,7 @@ def findings(rules: Mapping[str, Rule], hits: Iterable[Hit]) -> list[Finding]:
         if hit.row is None or hit.batch is None:
             key: tuple[object, ...] = (hit.rule, None, number)
         else:
-            numbers = hit.batch.numbers
-            key = (hit.rule, int(numbers[hit.row, 0]), int(numbers[hit.row, 1]))
+            key = (hit.rule, *hit.batch.numbers[hit.row, :2].tolist())
         joined.setdefault(key, []).append(hit)
     return [_join(rules[str(key[0])], group) for key, group in joined.items()]
 
@@ -122,27 +121,28 @@ _ACTION_RANK = (Action.INFORM, Action.POSTURE, Action.CORROBORATE, Action.BLOCK,
 
 def _join(rule: Rule, hits: Sequence[Hit]) -> Finding:
     first = hits[0]
-    evidence: dict[str, object] = {}
-    packets: list[int] = []
-    for hit in hits:
-        for name, value in hit.evidence.items():
-            if name not in evidence or name in hit.replaces:
-                evidence[name] = value
-        packets.extend(hit.packets)
-    unique = sorted(set(packets))
+    batch, row = first.batch, first.row
+    severity, action = rule.severity, first.action or rule.action
+    evidence: dict[str, object] = dict(first.evidence)
+    unique = sorted(set(first.packets))
     if len(hits) > 1:
-        evidence["count"] = evidence.get("count", len(hits))
+        for hit in hits[1:]:
+            for name, value in hit.evidence.items():
+                if name not in evidence or name in hit.replaces:
+                    evidence[name] = value
+        unique = sorted({packet for hit in hits for packet in hit.packets})
+        severity = max(rule.severity if hit.severity is None else hit.severity for hit in hits)
+        action = max((hit.action or rule.action for hit in hits), key=_ACTION_RANK.index)
+        evidence.setdefault("count", len(hits))
+    elif first.severity is not None:
+        severity = first.severity  # INFO is 0
     if len(unique) > limits.FINDING_PACKETS:
         evidence["packet_count"] = len(unique)
-    severity = max(hit.severity if hit.severity is not None else rule.severity for hit in hits)
-    action = max((hit.action or rule.action for hit in hits), key=_ACTION_RANK.index)
-    batch, row = first.batch, first.row
     connection = capture = None
     offender: str | None = None
     victims: tuple[str, ...] = ()
     if batch is not None and row is not None:
-        connection = int(batch["CONNECTION"][row])
-        capture = int(batch["CAPTURE"][row])
+        capture, connection = batch.numbers[row, :2].tolist()
     if action == Action.BLOCK:
         for hit in hits:
             if isinstance(hit.offender, Side):
@@ -159,7 +159,7 @@ def _join(rule: Rule, hits: Sequence[Hit]) -> Finding:
     return Finding(
         id=rule.id,
         title=rule.title,
-        severity=Severity(severity),
+        severity=severity,
         action=action,
         connection=connection,
         packets=tuple(unique[: limits.FINDING_PACKETS]),
