@@ -63,7 +63,8 @@ RULES: Final = (
          "The answer to an encrypted heartbeat is longer than the request. An honest answer repeats the "
          "payload; more comes back where the padding differs (a few bytes) or where the answering side is "
          "vulnerable to CVE-2014-0160 and memory left it. Nothing in an encrypted connection can hide this "
-         "growth.", (_CVE, _RFC), _POLICY),
+         "growth. Where the asking side then sends a record of the same length (echoed), it may have been a "
+         "request of the other side instead.", (_CVE, _RFC), _POLICY),
     Rule("HB06", "Encrypted heartbeat that is too short to be one", Severity.HIGH, Action.BLOCK,
          "Under the negotiated cipher suite no record this short can hold the 19 bytes of the smallest "
          "heartbeat. Only tools that leave out payload or padding, as Heartbleed exploits do, send it.",
@@ -312,7 +313,7 @@ def _leaked(batch: Batch, row: int, rule: str, grown: Sequence[tuple[int, _Excha
             severity, action = Severity.INFO, Action.INFORM
         elif growth <= SURELY_GROWN:
             severity, action = Severity.MEDIUM, Action.CORROBORATE
-        elif not answer.whole or batch["COMPRESSION"][row]:
+        elif not answer.whole or answer.echoed or batch["COMPRESSION"][row]:
             severity, action = Severity.HIGH, Action.CORROBORATE
     evidence: dict[str, object] = {
         "side": requester.name.lower(),
@@ -329,6 +330,8 @@ def _leaked(batch: Batch, row: int, rule: str, grown: Sequence[tuple[int, _Excha
         evidence["payload_length"] = answer.request_payload_length
     if growth > PADDING_BYTES or answer.clear:
         evidence["leaked_bytes"] = sum(one for one, _ in grown)
+    if answer.echoed:
+        evidence["echoed"] = True
     if action == Action.BLOCK:
         evidence["vulnerable"] = batch.endpoint(row, server=requester == Side.CLIENT)
     if len(grown) > 1:

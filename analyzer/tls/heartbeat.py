@@ -6,7 +6,8 @@ Source: RFC 6520 3, 4; CVE-2014-0160.
 
 In clear the message says what it is. Encrypted, only lengths are known: a record is the answer to the peer's
 oldest unanswered request if there is one, else a request of its own. An answer may go on in the records right
-behind it.
+behind it. What was taken for an answer that is too long, or for more of one, may yet have been a request: its
+peer then answers it with a record of its length.
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ class Beat:
     answered_bytes: int = 0
     """An answer: message bytes of it so far, this record included."""
     answered_records: int = 0
+    echoed: bool = False
+    """An answer: the peer sent a record of its length next, as if it had been a request."""
 
     @property
     def tls13(self) -> bool:
@@ -180,6 +183,8 @@ class _Asking:
     last_length: int = 0
     end: int = -1
     """Stream offset after the answer's last record."""
+    doubt: Beat | None = None
+    """The one record by which the answer is too long."""
 
 
 class Heartbeats:
@@ -212,6 +217,8 @@ class Heartbeats:
         _lapse(own, beat.time_ns)
         _lapse(peer, beat.time_ns)
         beat.outstanding = len(own.asked) + own.lapsed
+        if _echoes(own, beat):
+            return self._keep(beat)
         if _goes_on(peer, beat, position):
             beat.role = CONTINUATION
             peer.due -= beat.message_length
@@ -236,6 +243,7 @@ class Heartbeats:
                 asked = peer.answering
                 beat.request, beat.request_packet = asked.number, asked.packet
                 beat.request_length, beat.request_payload_length = asked.length, asked.payload_length
+                _doubt(peer, beat)
         return self._keep(beat)
 
     def _keep(self, beat: Beat) -> bool:
@@ -268,6 +276,35 @@ def _goes_on(asking: _Asking, beat: Beat, position: int) -> bool:
     growth = asking.answered - asking.answering.length
     full = asking.last_length >= FULL_RECORD
     return full and growth > 0 if asking.asked else full or growth > SURELY_GROWN
+
+
+def _doubt(asking: _Asking, beat: Beat) -> None:
+    """Keep in mind the record that makes an answer too long, if it is only one."""
+    grown = not beat.clear and beat.answered_bytes > beat.request_length
+    alone = beat.answered_records == 1 or beat.answered_bytes - beat.message_length <= beat.request_length
+    asking.doubt = beat if grown and alone else None
+
+
+def _echoes(asking: _Asking, beat: Beat) -> bool:
+    """It answers what was taken for an answer: that was a request, and the one it was paired with waits."""
+    doubt, asked = asking.doubt, asking.answering
+    if doubt is None or asked is None or beat.clear or beat.length != doubt.length:
+        return False
+    asking.doubt = asking.answering = None
+    if beat.time_ns - doubt.time_ns > limits.HEARTBEAT_ANSWER_NS:
+        return False
+    doubt.echoed = True
+    if doubt.role == RESPONSE:
+        asking.asked.insert(0, asked)
+        asking.state = State.WAITING
+    beat.role, beat.request, beat.request_packet, beat.request_length = (
+        RESPONSE,
+        doubt.number,
+        doubt.packet,
+        doubt.length,
+    )
+    beat.answered_bytes, beat.answered_records = beat.length, 1
+    return True
 
 
 def _answer(asking: _Asking, beat: Beat) -> None:

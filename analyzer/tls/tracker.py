@@ -676,7 +676,7 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                 if first <= 2:
                     ts[b + _ROLE] = 1
             first = -1
-            if rows[r + 8] > 0 and flags & _FIRST:
+            if rows[r + 8] > 0 and flags & _FIRST and (kind == 22 or kind & _SSL2):
                 first = buf[i]
             if (kind == 22 or kind == _SSL2 + 1) and first == 1:
                 ts[b + _CLIENT] = d
@@ -749,7 +749,7 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                     ts[b + _VERSION_ODD] |= 1 << d
                     _note(ts, rows, out, count, b, r, _K_RECORD_VERSION, side, state, 0, 0, expected, 0)
             limit = 16384
-            if protected or kind == 23:
+            if protected or kind == 23 or state == _UNKNOWN:
                 limit = 16384 + 256 if tls13 else 16384 + 2048
             if length > limit:
                 _note(ts, rows, out, count, b, r, _K_OVERSIZED, side, state, 0, 0, limit, 0)
@@ -1132,7 +1132,7 @@ class Tracker:
         if protected and state[Tls.RULES] & classify.CLEAR:
             mac_bytes = int(MAC_BYTES[state[Tls.CIPHER_SUITE]])
             return True, min(10, mac_bytes) if state[Tls.SERVER_FLAGS] & hello.TRUNCATED_HMAC else mac_bytes
-        ordered = state[Tls.STATE] != State.UNKNOWN
+        ordered = state[Tls.STATE] not in (State.START, State.UNKNOWN)
         changed = state[Tls.CCS_0 + direction] > 0
         if not protected and not changed and (ordered or sync & 5 == 1):  # from its SYN on, without a gap
             return True, 0

@@ -573,3 +573,53 @@ def test_a_server_that_lets_clients_ask(tmp_path, mode):
     if mode == 1:
         assert found["HB12"].severity == Severity.LOW
         assert found["HB12"].evidence["version"] == "TLSv1.2"
+
+
+# which of two was the request
+
+
+def test_the_server_asks_while_a_request_of_the_client_is_unanswered(tmp_path):
+    """The client answers, so that the longer record was no answer; who knows is said by class B."""
+    s = grown("crossed")
+    s.client(s.sealed(0, tls.HEARTBEAT, 19))
+    s.server(s.sealed(1, tls.HEARTBEAT, 800))
+    s.client(s.sealed(0, tls.HEARTBEAT, 800))
+    s.close()
+    found = findings(s.capture, tmp_path)
+    assert ids(found, "HB05") == {"HB05": "B"}
+    assert found["HB05"].evidence["echoed"] is True
+
+
+def test_when_both_are_answered_nothing_is_odd(tmp_path):
+    s = grown("crossed-answered")
+    s.client(s.sealed(0, tls.HEARTBEAT, 19))
+    s.server(s.sealed(1, tls.HEARTBEAT, 800))
+    s.client(s.sealed(0, tls.HEARTBEAT, 800))
+    s.server(s.sealed(1, tls.HEARTBEAT, 19))
+    s.client(s.sealed(0, tls.HEARTBEAT, 60))
+    s.server(s.sealed(1, tls.HEARTBEAT, 60))
+    s.close()
+    assert ids(findings(s.capture, tmp_path), "HB") == {"HB12": "P"}
+
+
+def test_a_request_right_behind_an_answer_of_full_size(tmp_path):
+    s = grown("behind-full")
+    s.client(s.sealed(0, tls.HEARTBEAT, 16384))
+    s.server(s.sealed(1, tls.HEARTBEAT, 16384))
+    s.server(s.sealed(1, tls.HEARTBEAT, 500))
+    s.client(s.sealed(0, tls.HEARTBEAT, 500))
+    for _ in range(2):
+        s.client(s.sealed(0, tls.HEARTBEAT, 60))
+        s.server(s.sealed(1, tls.HEARTBEAT, 60))
+    s.close()
+    assert ids(findings(s.capture, tmp_path), "HB05") == {"HB05": "B"}
+
+
+def test_where_the_capture_begins_in_the_middle_ciphertext_is_not_read(tmp_path):
+    s = grown("middle")
+    before = len(s.capture.packets)
+    s.client(s.record(tls.HEARTBEAT, b"\1\xff\xff" + s.noise.take(90)))
+    s.server(s.record(tls.HEARTBEAT, b"\2\xff\xff" + s.noise.take(90)))
+    s.close()
+    del s.capture.packets[:before]
+    assert not ids(findings(s.capture, tmp_path), "HB")

@@ -51,6 +51,15 @@ def test_the_longest_record_of_a_version(tmp_path, version, suite, excess, found
         assert evidence["bytes"].startswith(f"170303{16384 + excess:04x}")
 
 
+def test_where_the_key_change_was_not_seen_the_longer_limit_holds(tmp_path):
+    s = established("late-long")
+    before = len(s.capture.packets)
+    s.client(s.record(tls.HEARTBEAT, s.noise.take(16384 + 24)))
+    s.close()
+    del s.capture.packets[:before]
+    assert not mine(found_in(s, tmp_path))
+
+
 @pytest.mark.parametrize("kind", [tls.HANDSHAKE, tls.ALERT, tls.CCS])
 def test_an_empty_record_in_clear(tmp_path, kind):
     s = begin("empty")
