@@ -229,6 +229,12 @@ _SERVER_PRELUDES: Final = (
     (b"201", "nntp"),
 )
 
+UNKNOWN_PRELUDE: Final = "unknown"
+_BY_CHANCE: Final = frozenset(
+    (UNKNOWN_PRELUDE, *(name for start, name in (*_CLIENT_PRELUDES, *_SERVER_PRELUDES) if len(start) < 3))
+)
+"""What the middle of a record may be taken for."""
+
 
 def _prelude(client: bytes, server: bytes) -> str:
     for start, name in _CLIENT_PRELUDES:
@@ -244,7 +250,7 @@ def _prelude(client: bytes, server: bytes) -> str:
             if name == "irc" and not client[:4].upper().startswith((b"CAP", b"STAR", b"NICK")):
                 continue
             return name
-    return "unknown"
+    return UNKNOWN_PRELUDE
 
 
 def _head(first: int, second: int, count: int) -> bytes:
@@ -264,12 +270,16 @@ def _begins_tls(head: bytes) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def starttls(client: tuple[int, int, int], server: tuple[int, int, int]) -> str | None:
+def starttls(
+    client: tuple[int, int, int], server: tuple[int, int, int], client_known: int, server_known: int
+) -> str | None:
     """Which protocol, if any, was spoken before TLS, by the first bytes of each side."""
     client_head, server_head = _head(*client), _head(*server)
-    if client_head:
-        return None if _begins_tls(client_head) else _prelude(client_head, server_head)
-    return None if not server_head or _begins_tls(server_head) else _prelude(client_head, server_head)
+    head, known = (client_head, client_known) if client_head else (server_head, server_known)
+    if not head or _begins_tls(head):
+        return None
+    name = _prelude(client_head, server_head)
+    return None if known != SYNCED and name in _BY_CHANCE else name
 
 
 @lru_cache(maxsize=4096)
@@ -365,6 +375,6 @@ def rows(batch: Batch) -> Iterator[dict[str, object]]:
             "ja3s": ja3s or None,
             "ja4": ja4 or None,
             "alerts": _alerts(alerts) if alerts else (),
-            "starttls": starttls((a_c, b_c, n_c), (a_s, b_s, n_s)),
+            "starttls": starttls((a_c, b_c, n_c), (a_s, b_s, n_s), known_c, known_s),
             "sync": {"client": cached_sync(known_c, gaps_c), "server": cached_sync(known_s, gaps_s)},
         }
