@@ -1,4 +1,4 @@
-"""The exceptions that leave the analyser. What the traffic does wrong is never one of them: it is a row of a table."""
+"""The exceptions that leave the analyser. What traffic does wrong is never one, but a row of a table."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Events and connections -> findings.
 
-To add a detector: write a file beside this one that declares its rules (id, title, severity, action class, explanation, references) and
-a DETECTOR, and put it into DETECTORS. It is given whole columns (base.Evidence) and yields base.Hit. Mind: a verdict on order needs
-both directions without loss, which the tracker's VIOLATION events already know; class A names who did it (`offender`); what is
-unknown gives no hit.
+To add a detector: write a file beside this one that declares its rules (id, title, severity, action class,
+explanation, references) and a DETECTOR, and put it into DETECTORS. It is given whole columns
+(base.Evidence) and yields base.Hit. Mind: a verdict on order needs both directions without loss, which the
+tracker's VIOLATION events already know; class A names who did it (`offender`); what is unknown gives no hit.
 """
 
 from __future__ import annotations

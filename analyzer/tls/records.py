@@ -1,12 +1,15 @@
 """Chunks of a byte stream -> TLS and SSL 2.0 records.
 
 In:  Chunk rows of streams.reassembly and the block's buffer.
-Out: Record rows (int64[n, Record]); a handshake record gives a row per piece, any other record one row when its head is known.
-Source: RFC 8446 5.1, 5.2; RFC 5246 6.2.1; SSL 2.0 draft 1.1 (Hickman 1995) for its two headers; RFC 5246 E.2 for the hello in its format.
+Out: Record rows (int64[n, Record]); a handshake record gives a row per piece, any other record one row when
+its head is known.
+Source: RFC 8446 5.1, 5.2; RFC 5246 6.2.1; SSL 2.0 draft 1.1 (Hickman 1995) for its two headers; RFC 5246
+E.2 for the hello in its format.
 
-TLS is found by content, on any port and behind any prefix (STARTTLS, CONNECT, SOCKS, PROXY): a stream is looked at until a chunk
-begins with a hello. A record is never guessed across a gap: when the gap ends inside a body its length still frames the stream,
-else the walk searches for a chain of headers and reports nothing before three of them fit.
+TLS is found by content, on any port and behind any prefix (STARTTLS, CONNECT, SOCKS, PROXY): a stream is
+looked at until a chunk begins with a hello. A record is never guessed across a gap: when the gap ends
+inside a body its length still frames the stream, else the walk searches for a chain of headers and reports
+nothing before three of them fit.
 """
 
 # cython: boundscheck=True
@@ -95,7 +98,8 @@ class Record(IntEnum):
     """Sequence number after this piece."""
     SYNC = 15
     VALUE = 16
-    """LOW_RUN: length of the run; TEXT: entropy in millibits per byte; LOSS: content type of the last good record; GAP: bytes missing."""
+    """LOW_RUN: length of the run; TEXT: entropy in millibits per byte; LOSS: content type of the last good
+    record; GAP: bytes missing."""
     VALUE_2 = 17
     """TEXT: printable bytes per mille."""
 
@@ -179,9 +183,10 @@ _CONFIRM_HEADERS = cython.declare(cython.longlong, 3)
 @cython.returns(cython.int)
 @cython.exceptval(-1, check=True)
 @cython.locals(
-    out=cython.longlong[::1], count=cython.longlong[::1], st=cython.longlong[::1], chunks=cython.longlong[::1],
-    s=cython.Py_ssize_t, c=cython.Py_ssize_t, kind=cython.longlong, offset=cython.longlong, size=cython.longlong,
-    end=cython.longlong, flags=cython.int, value=cython.longlong, value2=cython.longlong, o=cython.Py_ssize_t,
+    out=cython.longlong[::1], count=cython.longlong[::1], st=cython.longlong[::1],
+    chunks=cython.longlong[::1], s=cython.Py_ssize_t, c=cython.Py_ssize_t, kind=cython.longlong,
+    offset=cython.longlong, size=cython.longlong, end=cython.longlong, flags=cython.int,
+    value=cython.longlong, value2=cython.longlong, o=cython.Py_ssize_t,
 )  # fmt: skip
 def _emit(out, count, st, chunks, s, c, kind, offset, size, end, flags, value, value2):  # type: ignore[no-untyped-def]
     """Append a row; `end` is the buffer offset after what the row tells."""
@@ -215,14 +220,23 @@ def _emit(out, count, st, chunks, s, c, kind, offset, size, end, flags, value, v
 @cython.exceptval(check=False)
 @cython.locals(kind=cython.int, version=cython.int, length=cython.int)
 def _plausible(kind, version, length):  # type: ignore[no-untyped-def]
-    """A header that TLS software sends: used where the walk is not in step, so stricter than the walk itself."""
-    return kind >= 20 and kind <= 24 and version >= 0x0300 and version <= 0x0304 and length > 0 and length <= _MAX_LENGTH
+    """A header that TLS software sends: for a walk that is not in step, so stricter than the walk."""
+    return (
+        kind >= 20
+        and kind <= 24
+        and version >= 0x0300
+        and version <= 0x0304
+        and length > 0
+        and length <= _MAX_LENGTH
+    )
 
 
 @cython.cfunc
 @cython.returns(cython.longlong)
 @cython.exceptval(-2, check=True)
-@cython.locals(buf=cython.uchar[::1], i=cython.longlong, end=cython.longlong, length=cython.int, version=cython.int)
+@cython.locals(
+    buf=cython.uchar[::1], i=cython.longlong, end=cython.longlong, length=cython.int, version=cython.int
+)
 def _search(buf, i, end):  # type: ignore[no-untyped-def]
     """The first place from i on that could be a record header, or end."""
     while i + 5 <= end:
@@ -238,7 +252,8 @@ def _search(buf, i, end):  # type: ignore[no-untyped-def]
 @cython.cfunc
 @cython.returns(cython.longlong)
 @cython.exceptval(-2, check=True)
-@cython.locals(buf=cython.uchar[::1], i=cython.longlong, end=cython.longlong, n=cython.longlong, b0=cython.int, at=cython.longlong,
+@cython.locals(buf=cython.uchar[::1], i=cython.longlong, end=cython.longlong, n=cython.longlong,
+               b0=cython.int, at=cython.longlong,
                length=cython.int, version=cython.int)  # fmt: skip
 def _ssl2_hello(buf, i, end):  # type: ignore[no-untyped-def]
     """Header length of an SSL 2.0 CLIENT-HELLO at i, else 0: its three inner lengths must add up."""
@@ -273,14 +288,28 @@ def _ssl2_hello(buf, i, end):  # type: ignore[no-untyped-def]
 @cython.exceptval(-2, check=True)
 @cython.locals(buf=cython.uchar[::1], i=cython.longlong, end=cython.longlong, k=cython.longlong)
 def _proxy_header(buf, i, end):  # type: ignore[no-untyped-def]
-    """Length of a PROXY protocol header at i (haproxy proxy-protocol.txt 2.1, 2.2), 0 without: the hello may follow in its segment."""
-    if buf[i] == 0x50 and buf[i + 1] == 0x52 and buf[i + 2] == 0x4F and buf[i + 3] == 0x58 and buf[i + 4] == 0x59 and buf[i + 5] == 0x20:
+    """Length of a PROXY protocol header at i (haproxy proxy-protocol.txt 2.1, 2.2), 0 without."""
+    if (
+        buf[i] == 0x50
+        and buf[i + 1] == 0x52
+        and buf[i + 2] == 0x4F
+        and buf[i + 3] == 0x58
+        and buf[i + 4] == 0x59
+        and buf[i + 5] == 0x20
+    ):
         k = i + 6
         while k + 1 < end and k < i + 106:
             if buf[k] == 0x0D and buf[k + 1] == 0x0A:
                 return k + 2 - i
             k += 1
-    elif buf[i] == 0x0D and buf[i + 1] == 0x0A and buf[i + 2] == 0x0D and buf[i + 3] == 0x0A and buf[i + 4] == 0 and buf[i + 5] == 0x0D:
+    elif (
+        buf[i] == 0x0D
+        and buf[i + 1] == 0x0A
+        and buf[i + 2] == 0x0D
+        and buf[i + 3] == 0x0A
+        and buf[i + 4] == 0
+        and buf[i + 5] == 0x0D
+    ):
         k = 16 + ((buf[i + 14] << 8) | buf[i + 15])
         if i + k <= end:
             return k
@@ -291,14 +320,15 @@ def _proxy_header(buf, i, end):  # type: ignore[no-untyped-def]
 @cython.returns(cython.longlong)
 @cython.exceptval(-2, check=True)
 @cython.locals(
-    buf=cython.uchar[::1], st=cython.longlong[::1], s=cython.Py_ssize_t, i=cython.longlong, end=cython.longlong,
-    run=cython.longlong, at=cython.longlong, j=cython.longlong, k=cython.longlong, hit=cython.longlong,
+    buf=cython.uchar[::1], st=cython.longlong[::1], s=cython.Py_ssize_t, i=cython.longlong,
+    end=cython.longlong, run=cython.longlong, at=cython.longlong, j=cython.longlong, k=cython.longlong,
+    hit=cython.longlong,
 )  # fmt: skip
 def _scan_run(buf, st, s, i, end):  # type: ignore[no-untyped-def]
-    """Follow the run of bytes below 0x80 through buf[i:end]; the offset where one passes the limit (the last one, if several do), or -1.
+    """Follow the run of bytes below 0x80 through buf[i:end]; the offset where the last one passes, or -1.
 
-    A window one longer than the limit is looked at from its end: in ciphertext every second byte ends the search, so that
-    a body costs two looks per window instead of one per byte.
+    A window one longer than the limit is looked at from its end: in ciphertext every second byte ends the
+    search, so that a body costs two looks per window instead of one per byte.
     """
     run = st[s + _RUN]
     at = i
@@ -341,14 +371,16 @@ def _scan_run(buf, st, s, i, end):  # type: ignore[no-untyped-def]
 @cython.returns(cython.longlong)
 @cython.exceptval(-2, check=True)
 @cython.locals(
-    buf=cython.uchar[::1], xlog=cython.double[::1], histogram=cython.int[::1], i=cython.longlong, n=cython.longlong,
-    k=cython.Py_ssize_t, step=cython.longlong, high=cython.int, distinct=cython.int, total=cython.double, b=cython.int,
-    printable=cython.longlong, millibits=cython.longlong, limit=cython.longlong,
+    buf=cython.uchar[::1], xlog=cython.double[::1], histogram=cython.int[::1], i=cython.longlong,
+    n=cython.longlong, k=cython.Py_ssize_t, step=cython.longlong, high=cython.int, distinct=cython.int,
+    total=cython.double, b=cython.int, printable=cython.longlong, millibits=cython.longlong,
+    limit=cython.longlong,
 )  # fmt: skip
 def _judge_text(buf, xlog, histogram, i, n):  # type: ignore[no-untyped-def]
     """0 where buf[i:i+n] looks like ciphertext, else entropy in millibits * 10000 + printable per mille + 1.
 
-    64 bytes spread over the body decide whether it is worth counting: ciphertext has 57 different values among them.
+    64 bytes spread over the body decide whether it is worth counting: ciphertext has 57 different values
+    among them.
     """
     if n > _JUDGED:
         n = _JUDGED
@@ -388,12 +420,14 @@ def _judge_text(buf, xlog, histogram, i, n):  # type: ignore[no-untyped-def]
 
 @cython.locals(
     buf=cython.uchar[::1], chunks=cython.longlong[::1], st=cython.longlong[::1], out=cython.longlong[::1],
-    count=cython.longlong[::1], xlog=cython.double[::1], histogram=cython.int[::1], begin=cython.Py_ssize_t,
-    rows=cython.Py_ssize_t, index=cython.Py_ssize_t, c=cython.Py_ssize_t, s=cython.Py_ssize_t, peer=cython.Py_ssize_t,
-    room=cython.longlong, i=cython.longlong, end=cython.longlong, offset=cython.longlong, gap=cython.longlong,
-    n=cython.longlong, k=cython.longlong, m=cython.longlong, b=cython.longlong, kind=cython.longlong, length=cython.longlong,
-    version=cython.longlong, flags=cython.int, sync=cython.longlong, position=cython.longlong, bad=cython.bint, need=cython.longlong,
-    verdict=cython.longlong, hit=cython.longlong, resync=cython.int, carried=cython.longlong,
+    count=cython.longlong[::1], xlog=cython.double[::1], histogram=cython.int[::1],
+    begin=cython.Py_ssize_t, rows=cython.Py_ssize_t, index=cython.Py_ssize_t, c=cython.Py_ssize_t,
+    s=cython.Py_ssize_t, peer=cython.Py_ssize_t, room=cython.longlong, i=cython.longlong,
+    end=cython.longlong, offset=cython.longlong, gap=cython.longlong, n=cython.longlong, k=cython.longlong,
+    m=cython.longlong, b=cython.longlong, kind=cython.longlong, length=cython.longlong,
+    version=cython.longlong, flags=cython.int, sync=cython.longlong, position=cython.longlong,
+    bad=cython.bint, need=cython.longlong, verdict=cython.longlong, hit=cython.longlong, resync=cython.int,
+    carried=cython.longlong,
 )  # fmt: skip
 def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[no-untyped-def]
     """Walk chunks from `begin` on while there is room for their rows; returns the first chunk not walked."""
@@ -432,7 +466,12 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                     st[s + _REMAINING] -= gap  # the body is damaged, its end is known
                     if st[s + _TYPE] != 23:
                         flags = _GAP
-                        if st[s + _TYPE] != 22 and not st[s + _REPORTED] and st[s + _MODE] == _M_TLS and st[s + _CONFIRM] == 0:
+                        if (
+                            st[s + _TYPE] != 22
+                            and not st[s + _REPORTED]
+                            and st[s + _MODE] == _M_TLS
+                            and st[s + _CONFIRM] == 0
+                        ):
                             flags |= _FIRST  # its header is all that is known of it
                             st[s + _REPORTED] = 1
                         _emit(out, count, st, chunks, s, c, st[s + _TYPE], offset, 0, offset, flags, gap, 0)
@@ -465,9 +504,12 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                         if length > _MAX_LENGTH:
                             continue
                         if position > 0 or not sync & 1 or st[peer + _MODE] == _M_UNDECIDED:
-                            if n >= 9 and b == 22 and (buf[i + 5] == 1 or buf[i + 5] == 2) and buf[i + 6] <= 1:
-                                pass
-                            elif position == 0 and sync & 1:
+                            if (
+                                n >= 9
+                                and b == 22
+                                and (buf[i + 5] == 1 or buf[i + 5] == 2)
+                                and buf[i + 6] <= 1
+                            ) or (position == 0 and sync & 1):
                                 pass
                             elif (sync & 1) == 0 or gap > 0 or sync & 4:
                                 # joined late: any record may come first, so several must fit
@@ -488,7 +530,12 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                 else:
                     continue
                 st[s + _RECORDS] = 0
-        elif st[s + _MODE] == _M_TLS and st[s + _RECORDS] == 0 and st[s + _HEADER_BYTES] == 0 and st[s + _REMAINING] == 0:
+        elif (
+            st[s + _MODE] == _M_TLS
+            and st[s + _RECORDS] == 0
+            and st[s + _HEADER_BYTES] == 0
+            and st[s + _REMAINING] == 0
+        ):
             # answer to a hello in SSL 2.0 format, in that format too
             if st[peer + _VERSION] == 2 and buf[i] & 0x80:
                 st[s + _MODE] = _M_SSL2
@@ -498,7 +545,13 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                 continue
             st[s + _MODE] = _M_TLS
             st[s + _CONFIRM] = _CONFIRM_HEADERS
-            if i == offset and n >= 9 and buf[i] == 22 and (buf[i + 5] == 1 or buf[i + 5] == 2) and buf[i + 6] <= 1:
+            if (
+                i == offset
+                and n >= 9
+                and buf[i] == 22
+                and (buf[i + 5] == 1 or buf[i + 5] == 2)
+                and buf[i + 6] <= 1
+            ):
                 st[s + _CONFIRM] = 0  # a hello at the start of a segment needs no more proof
             st[s + _RECORDS] = 0
             st[s + _HEADER_BYTES] = 0
@@ -603,7 +656,11 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                         st[s + _CONFIRM] = 0  # it ends with its segment
                     if st[s + _CONFIRM] == 0:
                         resync |= _RESYNC
-                if st[peer + _MODE] == _M_UNDECIDED and st[peer + _HEADER_BYTES] == 0 and st[s + _CONFIRM] == 0:
+                if (
+                    st[peer + _MODE] == _M_UNDECIDED
+                    and st[peer + _HEADER_BYTES] == 0
+                    and st[s + _CONFIRM] == 0
+                ):
                     if sync & 2 and not sync & 8:
                         st[peer + _MODE] = _M_TLS
                     elif st[peer + _HEAD_BYTES] != 0:
@@ -641,7 +698,11 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                     st[peer + _RECORDS] = 0
                 if st[s + _REMAINING] == 0 and st[s + _RECORDS] == 1 and st[s + _HEAD_BYTES] >= 6:
                     # HEAD_A: 2-byte header, type, version; or 3-byte header, type, version
-                    version = (st[s + _HEAD_A] >> 16) & 0xFFFF if (st[s + _HEAD_A] >> 48) & 0x80 else (st[s + _HEAD_A] >> 8) & 0xFFFF
+                    version = (
+                        (st[s + _HEAD_A] >> 16) & 0xFFFF
+                        if (st[s + _HEAD_A] >> 48) & 0x80
+                        else (st[s + _HEAD_A] >> 8) & 0xFFFF
+                    )
                     if version >= 0x0300:
                         st[s + _MODE] = _M_TLS
                         st[s + _RECORDS] = 1
@@ -680,14 +741,42 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                         verdict = _judge_text(buf, xlog, histogram, i, m)
                         if verdict:
                             _emit(
-                                out, count, st, chunks, s, c, kind, i, m, i + m, _TEXT, verdict // 10000, (verdict - 1) % 10000
+                                out,
+                                count,
+                                st,
+                                chunks,
+                                s,
+                                c,
+                                kind,
+                                i,
+                                m,
+                                i + m,
+                                _TEXT,
+                                verdict // 10000,
+                                (verdict - 1) % 10000,
                             )
-                # what should be ciphertext: application data, and once keys changed alerts and key changes, which are then
-                # longer than in clear; a handshake record may still be in clear (TLS 1.3 after HelloRetryRequest)
+                # what should be ciphertext: application data, and once keys changed alerts and key changes,
+                # which are then
+                # longer than in clear; a handshake record may still be in clear (TLS 1.3 after
+                # HelloRetryRequest)
                 if kind == 23 or ((kind == 20 or kind == 21) and st[s + _CCS] and length > 2):
                     hit = _scan_run(buf, st, s, i, i + m)
                     if hit >= 0:
-                        _emit(out, count, st, chunks, s, c, kind, i, m, hit + 1, _LOW_RUN, st[s + _LOW_RUN_LENGTH], 0)
+                        _emit(
+                            out,
+                            count,
+                            st,
+                            chunks,
+                            s,
+                            c,
+                            kind,
+                            i,
+                            m,
+                            hit + 1,
+                            _LOW_RUN,
+                            st[s + _LOW_RUN_LENGTH],
+                            0,
+                        )
             i += m
     return rows
 
@@ -718,11 +807,14 @@ class RecordWalk:
         self.state[2 * slots] = 0
         self.state[2 * slots + 1] = 0
 
-    def walk(self, buffer: npt.NDArray[np.uint8], chunks: npt.NDArray[np.int64], begin: int) -> tuple[int, npt.NDArray[np.int64]]:
+    def walk(
+        self, buffer: npt.NDArray[np.uint8], chunks: npt.NDArray[np.int64], begin: int
+    ) -> tuple[int, npt.NDArray[np.int64]]:
         """Rows of the chunks from `begin` on.
 
         Returns:
-            The first chunk that was not walked, for the next call, and int64[n, Record]; the rows stand until the next call.
+            The first chunk that was not walked, for the next call, and int64[n, Record]; the rows stand
+            until the next call.
         """
         self._count[0] = 0
         reached = _walk(

@@ -2,10 +2,12 @@
 
 In:  Record rows of tls.records and the block's buffer.
 Out: Event rows (int64[n, Event]), state per connection (int64[slots, Tls]), and for each hello its facts.
-Source: state.py for every transition; RFC 8446 5.1 and RFC 5246 6.2.1 for how handshake messages lie in records.
+Source: state.py for every transition; RFC 8446 5.1 and RFC 5246 6.2.1 for how handshake messages lie in
+records.
 
-What a record or message is in its place is decided here, and named as an event; whether it may come there is the table's matter.
-A violation is only reported while the order is known: no bytes lost in either direction, and both seen.
+What a record or message is in its place is decided here, and named as an event; whether it may come there
+is the table's matter. A violation is only reported while the order is known: no bytes lost in either
+direction, and both seen.
 """
 
 # cython: boundscheck=True
@@ -157,8 +159,8 @@ class Event(IntEnum):
     NEGOTIATED = 15
     """Version negotiated at that time."""
     BODY = 16
-    """First bytes of the record's body, big-endian, where the record walk keeps them (no handshake records); FRAMING_LOST: what
-    stood where a header should be."""
+    """First bytes of the record's body, big-endian, where the record walk keeps them (no handshake
+    records); FRAMING_LOST: what stood where a header should be."""
     BODY_BYTES = 17
 
 
@@ -387,7 +389,13 @@ _F_STATUS = cython.declare(cython.longlong, hello.STATUS)
 def _known_message(kind):  # type: ignore[no-untyped-def]
     """A handshake type that stands in the registry."""
     return (
-        kind <= 6 or kind == 8 or (kind >= 11 and kind <= 16) or (kind >= 20 and kind <= 26) or kind == 67 or kind == 203 or kind == 254
+        kind <= 6
+        or kind == 8
+        or (kind >= 11 and kind <= 16)
+        or (kind >= 20 and kind <= 26)
+        or kind == 67
+        or kind == 203
+        or kind == 254
     )
 
 
@@ -395,9 +403,10 @@ def _known_message(kind):  # type: ignore[no-untyped-def]
 @cython.returns(cython.int)
 @cython.exceptval(-1, check=True)
 @cython.locals(
-    ts=cython.longlong[::1], rows=cython.longlong[::1], out=cython.longlong[::1], count=cython.longlong[::1], b=cython.Py_ssize_t,
-    r=cython.Py_ssize_t, kind=cython.int, side=cython.int, state=cython.longlong, ev=cython.int, message=cython.longlong,
-    value=cython.longlong, value2=cython.longlong, o=cython.Py_ssize_t, noted=cython.Py_ssize_t, bit=cython.longlong,
+    ts=cython.longlong[::1], rows=cython.longlong[::1], out=cython.longlong[::1],
+    count=cython.longlong[::1], b=cython.Py_ssize_t, r=cython.Py_ssize_t, kind=cython.int, side=cython.int,
+    state=cython.longlong, ev=cython.int, message=cython.longlong, value=cython.longlong,
+    value2=cython.longlong, o=cython.Py_ssize_t, noted=cython.Py_ssize_t, bit=cython.longlong,
 )  # fmt: skip
 def _note(ts, rows, out, count, b, r, kind, side, state, ev, message, value, value2):  # type: ignore[no-untyped-def]
     """Append an event row, unless the connection has had its share: then only what it did for the first time.
@@ -454,11 +463,12 @@ def _next(matrix, state, side, ev):  # type: ignore[no-untyped-def]
 @cython.exceptval(-1, check=True)
 @cython.locals(
     ts=cython.longlong[::1], matrix=cython.schar[::1], rows=cython.longlong[::1], out=cython.longlong[::1],
-    count=cython.longlong[::1], b=cython.Py_ssize_t, r=cython.Py_ssize_t, d=cython.Py_ssize_t, ev=cython.int, message=cython.longlong,
-    state=cython.longlong, following=cython.longlong, side=cython.int, legal=cython.int, sync=cython.longlong,
+    count=cython.longlong[::1], b=cython.Py_ssize_t, r=cython.Py_ssize_t, d=cython.Py_ssize_t,
+    ev=cython.int, message=cython.longlong, state=cython.longlong, following=cython.longlong,
+    side=cython.int, legal=cython.int, sync=cython.longlong,
 )  # fmt: skip
 def _step(ts, matrix, rows, out, count, b, r, d, ev, message):  # type: ignore[no-untyped-def]
-    """One event on the handshake and protection machines. Returns 1 where the table has it (or order is unknown)."""
+    """One event on the handshake and protection machines; 1 where the table has it or order is unknown."""
     side = 1
     if ts[b + _CLIENT] == d:
         side = 0
@@ -471,7 +481,21 @@ def _step(ts, matrix, rows, out, count, b, r, d, ev, message):  # type: ignore[n
             ts[b + _STATE] = _UNKNOWN
         else:
             legal = 0
-            _note(ts, rows, out, count, b, r, _K_VIOLATION, side, state, ev, message, ts[b + _PROTECTION + d] == _PROTECTED, 0)
+            _note(
+                ts,
+                rows,
+                out,
+                count,
+                b,
+                r,
+                _K_VIOLATION,
+                side,
+                state,
+                ev,
+                message,
+                ts[b + _PROTECTION + d] == _PROTECTED,
+                0,
+            )
     elif following != state:
         ts[b + _STATE] = following
         ts[b + _MARK + d] = rows[r + 14]
@@ -489,7 +513,10 @@ def _step(ts, matrix, rows, out, count, b, r, d, ev, message):  # type: ignore[n
         following = _next(matrix, ts[b + _PROTECTION + d], side, ev)
         if following >= 0 and not (ts[b + _VERSION] == 0x0304 and ev == _EV_CCS):
             # in TLS 1.3 the key change is not where ChangeCipherSpec is (RFC 8446 D.4)
-            if not (ev == _EV_CCS and (state == _WAIT_SH_13 or state == _WAIT_SH_0RTT or state == _T_HRR or state == _T_WAIT2)):
+            if not (
+                ev == _EV_CCS
+                and (state == _WAIT_SH_13 or state == _WAIT_SH_0RTT or state == _T_HRR or state == _T_WAIT2)
+            ):
                 ts[b + _PROTECTION + d] = following
     return legal
 
@@ -509,7 +536,8 @@ def _seen(ack, mark):  # type: ignore[no-untyped-def]
 @cython.returns(cython.int)
 @cython.exceptval(-1, check=True)
 @cython.locals(
-    ts=cython.longlong[::1], b=cython.Py_ssize_t, d=cython.Py_ssize_t, kind=cython.longlong, length=cython.longlong, rules=cython.longlong,
+    ts=cython.longlong[::1], b=cython.Py_ssize_t, d=cython.Py_ssize_t, kind=cython.longlong,
+    length=cython.longlong, rules=cython.longlong,
 )  # fmt: skip
 def _name_message(ts, b, d, kind, length):  # type: ignore[no-untyped-def]
     """The event that a handshake message in clear is here; hellos are named where they are read."""
@@ -574,15 +602,19 @@ def _name_message(ts, b, d, kind, length):  # type: ignore[no-untyped-def]
 @cython.returns(cython.int)
 @cython.exceptval(-1, check=True)
 @cython.locals(
-    ts=cython.longlong[::1], f=cython.Py_ssize_t, d=cython.Py_ssize_t, message=cython.longlong, at=cython.longlong,
-    size=cython.longlong, packet=cython.longlong, time_ns=cython.longlong, record_version=cython.longlong, b=cython.Py_ssize_t,
-    flags=cython.longlong, version=cython.longlong,
+    ts=cython.longlong[::1], f=cython.Py_ssize_t, d=cython.Py_ssize_t, message=cython.longlong,
+    at=cython.longlong, size=cython.longlong, packet=cython.longlong, time_ns=cython.longlong,
+    record_version=cython.longlong, b=cython.Py_ssize_t, flags=cython.longlong, version=cython.longlong,
 )  # fmt: skip
 def _hello(ts, f, d, message, view, at, size, packet, time_ns, record_version, owner):  # type: ignore[no-untyped-def]
     """Read a hello into the connection's state and name its event."""
     b = f * _T
     if message == 1:
-        texts = hello.ssl2_client_hello(view, at, size) if record_version == 2 else hello.client_hello(view, at, size)
+        texts = (
+            hello.ssl2_client_hello(view, at, size)
+            if record_version == 2
+            else hello.client_hello(view, at, size)
+        )
         flags = _facts[0]
         version = _facts[2]
         if ts[b + _HELLO_PACKET] == 0:
@@ -604,7 +636,7 @@ def _hello(ts, f, d, message, view, at, size, packet, time_ns, record_version, o
         if flags & _F_SUPPORTED and version >= 0x0304:
             return _CLIENT_HELLO_0RTT if flags & _F_EARLY else _CLIENT_HELLO_13
         return _CLIENT_HELLO
-    texts = hello.server_hello(view, at, size)
+    answer = hello.server_hello(view, at, size)
     flags = _facts[0]
     version = _facts[2]
     if flags & _F_RETRY:
@@ -612,7 +644,7 @@ def _hello(ts, f, d, message, view, at, size, packet, time_ns, record_version, o
             ts[b + _RETRIED] += 1
         return _HELLO_RETRY_REQUEST
     if ts[b + _CLIENT] != d and ts[b + _SERVER_FLAGS] < 0:
-        owner.server[f] = texts
+        owner.server[f] = answer
         ts[b + _SERVER_FLAGS] = flags
         ts[b + _SERVER_LEGACY] = _facts[1]
         ts[b + _VERSION] = version
@@ -625,7 +657,7 @@ def _hello(ts, f, d, message, view, at, size, packet, time_ns, record_version, o
             ts[b + _RULES] = _suite_rules[_facts[7]]
         ts[b + _SERVER_HELLO_PACKET] = packet
         client = owner.client.get(f)
-        if client is not None and client[0] and client[0] == texts[0]:
+        if client is not None and client[0] and client[0] == answer[0]:
             ts[b + _SESSION_ECHOED] = 1
         if version == 0x0304:
             ts[b + _RESUMED] = 4 if flags & _F_PSK else 1
@@ -633,17 +665,20 @@ def _hello(ts, f, d, message, view, at, size, packet, time_ns, record_version, o
 
 
 @cython.locals(
-    buf=cython.uchar[::1], rows=cython.longlong[::1], ts=cython.longlong[::1], matrix=cython.schar[::1], out=cython.longlong[::1],
-    count=cython.longlong[::1], opener=cython.longlong[::1], opener_step=cython.Py_ssize_t, opener_at=cython.Py_ssize_t,
-    n=cython.Py_ssize_t, index=cython.Py_ssize_t, r=cython.Py_ssize_t, f=cython.Py_ssize_t, d=cython.Py_ssize_t, b=cython.Py_ssize_t,
-    kind=cython.longlong, flags=cython.int, length=cython.longlong, version=cython.longlong, sync=cython.longlong, state=cython.longlong,
-    i=cython.longlong, end=cython.longlong, m=cython.longlong, ev=cython.int, side=cython.int, protected=cython.bint, clear=cython.bint,
-    message=cython.longlong, size=cython.longlong, limit=cython.longlong, expected=cython.longlong, body=cython.longlong,
-    body_bytes=cython.longlong, tls13=cython.bint, key=cython.longlong, room=cython.longlong, following=cython.longlong,
-    want=cython.bint, early=cython.bint, first=cython.longlong, second=cython.longlong,
+    buf=cython.uchar[::1], rows=cython.longlong[::1], ts=cython.longlong[::1], matrix=cython.schar[::1],
+    out=cython.longlong[::1], count=cython.longlong[::1], opener=cython.longlong[::1],
+    opener_step=cython.Py_ssize_t, opener_at=cython.Py_ssize_t, n=cython.Py_ssize_t,
+    index=cython.Py_ssize_t, r=cython.Py_ssize_t, f=cython.Py_ssize_t, d=cython.Py_ssize_t,
+    b=cython.Py_ssize_t, kind=cython.longlong, flags=cython.int, length=cython.longlong,
+    version=cython.longlong, sync=cython.longlong, state=cython.longlong, i=cython.longlong,
+    end=cython.longlong, m=cython.longlong, ev=cython.int, side=cython.int, protected=cython.bint,
+    clear=cython.bint, message=cython.longlong, size=cython.longlong, limit=cython.longlong,
+    expected=cython.longlong, body=cython.longlong, body_bytes=cython.longlong, tls13=cython.bint,
+    key=cython.longlong, room=cython.longlong, following=cython.longlong, want=cython.bint,
+    early=cython.bint, first=cython.longlong, second=cython.longlong,
 )  # fmt: skip
 def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, begin, want, pending, owner):  # type: ignore[no-untyped-def]
-    """Follow record rows from `begin` on while there is room for events; returns the first row not followed."""
+    """Follow record rows from `begin` on while there is room; returns the first row not followed."""
     buf = view
     n = rows.shape[0] // _R
     room = out.shape[0] // _E
@@ -698,7 +733,21 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                 if flags & _LOW_RUN:
                     _note(ts, rows, out, count, b, r, _K_LOW_RUN, side, ts[b + _STATE], 0, 0, rows[r + 16], 0)
                 else:
-                    _note(ts, rows, out, count, b, r, _K_TEXT, side, ts[b + _STATE], 0, 0, rows[r + 16], rows[r + 17])
+                    _note(
+                        ts,
+                        rows,
+                        out,
+                        count,
+                        b,
+                        r,
+                        _K_TEXT,
+                        side,
+                        ts[b + _STATE],
+                        0,
+                        0,
+                        rows[r + 16],
+                        rows[r + 17],
+                    )
             continue
         if flags & (_GAP | _RESYNC):
             ts[b + _UNORDERED] = 1
@@ -715,7 +764,21 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
             side = 0
         if flags & _LOSS:
             protected = ts[b + _PROTECTION + d] == _PROTECTED
-            _note(ts, rows, out, count, b, r, _K_FRAMING_LOST, side, ts[b + _STATE], 0, 0, protected, rows[r + 16])
+            _note(
+                ts,
+                rows,
+                out,
+                count,
+                b,
+                r,
+                _K_FRAMING_LOST,
+                side,
+                ts[b + _STATE],
+                0,
+                0,
+                protected,
+                rows[r + 16],
+            )
             ts[b + _UNORDERED] = 1
             ts[b + _NEED + d] = 0
             ts[b + _HEAD_BYTES + d] = 0
@@ -739,7 +802,9 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                 expected = 0
                 if ts[b + _VERSION] >= 0x0300:
                     expected = 0x0303 if tls13 else ts[b + _VERSION]
-                    if (tls13 and version <= 0x0303 and not protected) or ts[b + _SERVER_HELLO_PACKET] >= rows[r + 1]:
+                    if (tls13 and version <= 0x0303 and not protected) or ts[
+                        b + _SERVER_HELLO_PACKET
+                    ] >= rows[r + 1]:
                         expected = version
                     if side == 0 and ts[b + _RECORDS + d] <= 1:
                         expected = version
@@ -762,19 +827,55 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
             following = _next(matrix, ts[b + _CLOSING + d], side, _EV_DATA)
             if following < 0 and kind != 21 and flags & _FIRST:
                 if not ts[b + _UNORDERED]:
-                    _note(ts, rows, out, count, b, r, _K_VIOLATION, side, ts[b + _CLOSING + d], _EV_DATA, 0, protected, 0)
+                    _note(
+                        ts,
+                        rows,
+                        out,
+                        count,
+                        b,
+                        r,
+                        _K_VIOLATION,
+                        side,
+                        ts[b + _CLOSING + d],
+                        _EV_DATA,
+                        0,
+                        protected,
+                        0,
+                    )
         if want and kind == 20:
             _note(ts, rows, out, count, b, r, _K_CCS, side, state, 0, 0, 0, 0)
-        if (ts[b + _NEED + d] > 0 or ts[b + _HEAD_BYTES + d] > 0) and kind != 22 and kind != 21 and flags & _FIRST and state != _UNKNOWN:
+        if (
+            (ts[b + _NEED + d] > 0 or ts[b + _HEAD_BYTES + d] > 0)
+            and kind != 22
+            and kind != 21
+            and flags & _FIRST
+            and state != _UNKNOWN
+        ):
             # between two records of one handshake message (RFC 8446 5.1); TLS 1.2 tolerates alerts there
-            _step(ts, matrix, rows, out, count, b, r, d, _CCS_IN_MESSAGE if kind == 20 else _RECORD_IN_MESSAGE, 0)
+            _step(
+                ts,
+                matrix,
+                rows,
+                out,
+                count,
+                b,
+                r,
+                d,
+                _CCS_IN_MESSAGE if kind == 20 else _RECORD_IN_MESSAGE,
+                0,
+            )
             if kind != 24:
                 continue
         if kind == 23:
             ts[b + _DATA + d] += 1
             ev = _APP
             if tls13:
-                if side == 0 and not protected and ts[b + _CLIENT_FLAGS] > 0 and ts[b + _CLIENT_FLAGS] & _F_EARLY:
+                if (
+                    side == 0
+                    and not protected
+                    and ts[b + _CLIENT_FLAGS] > 0
+                    and ts[b + _CLIENT_FLAGS] & _F_EARLY
+                ):
                     if state == _T_NEG or not _seen(rows[r + 13], ts[b + _MARK + 1 - d]):
                         ev = _APP_EARLY
             elif not protected:
@@ -782,7 +883,9 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                 if state == _UNKNOWN:
                     ev = _APP
                 elif side == 0 and ts[b + _CLIENT_FLAGS] > 0 and ts[b + _CLIENT_FLAGS] & _F_EARLY:
-                    if state == _WAIT_SH_0RTT or ((state == _T_HRR or state == _N_SH) and not _seen(rows[r + 13], ts[b + _MARK + 1 - d])):
+                    if state == _WAIT_SH_0RTT or (
+                        (state == _T_HRR or state == _N_SH) and not _seen(rows[r + 13], ts[b + _MARK + 1 - d])
+                    ):
                         ev = _APP_EARLY
                     elif state == _T_HRR:
                         ev = _APP
@@ -797,15 +900,23 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                     message = buf[i]
                     size = (buf[i + 1] << 16) | (buf[i + 2] << 8) | buf[i + 3]
                     if protected:
-                        # TLS 1.3 has no outer type 22 under keys; before, its body must not read as a message of just its length
-                        if tls13 or (_known_message(message) and size + 4 == length and not ts[b + _RULES] & _CLEAR_SUITE):
+                        # TLS 1.3 has no outer type 22 under keys; before, its body must not read as a
+                        # message of just its length
+                        if tls13 or (
+                            _known_message(message)
+                            and size + 4 == length
+                            and not ts[b + _RULES] & _CLEAR_SUITE
+                        ):
                             _step(ts, matrix, rows, out, count, b, r, d, _CLEAR_HANDSHAKE, message)
                             continue
-                    elif (state == _UNKNOWN or ts[b + _EARLY_CCS]) and (not _known_message(message) or size > 0x20000):
+                    elif (state == _UNKNOWN or ts[b + _EARLY_CCS]) and (
+                        not _known_message(message) or size > 0x20000
+                    ):
                         clear = False
                 if not clear:
                     if ts[b + _EARLY_CCS]:
-                        # keys were changed out of order and both went on: nothing more can be said about order
+                        # keys were changed out of order and both went on: nothing more can be said about
+                        # order
                         ts[b + _STATE] = _UNKNOWN
                         ts[b + _PROTECTION + d] = _PROTECTED
                         continue
@@ -816,9 +927,9 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                     ts[b + _CLIENT] = d
                     ts[b + _ROLE] = 3
                     side = 0
-            elif protected and ts[b + _NEED + d] == 0 and ts[b + _HEAD_BYTES + d] == 0:
-                continue
-            elif not flags & _FIRST and protected and ts[b + _NEED + d] == 0:
+            elif (
+                protected and ts[b + _NEED + d] == 0 and (ts[b + _HEAD_BYTES + d] == 0 or not flags & _FIRST)
+            ):
                 continue
             while i < end:
                 if ts[b + _HEAD_BYTES + d] < 4:
@@ -860,14 +971,42 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                     owner.kept -= len(whole)
                 if message == 1 or message == 2:
                     if whole is not None:
-                        ev = _hello(ts, f, d, message, memoryview(whole), 0, len(whole), rows[r + 2], rows[r + 12], version, owner)
+                        ev = _hello(
+                            ts,
+                            f,
+                            d,
+                            message,
+                            memoryview(whole),
+                            0,
+                            len(whole),
+                            rows[r + 2],
+                            rows[r + 12],
+                            version,
+                            owner,
+                        )
                     else:
-                        ev = _hello(ts, f, d, message, view, i - m, m, rows[r + 2], rows[r + 12], version, owner)
+                        ev = _hello(
+                            ts, f, d, message, view, i - m, m, rows[r + 2], rows[r + 12], version, owner
+                        )
                 else:
                     ev = _name_message(ts, b, d, message, size)
                 if want:
                     owner.bodies.append(bytes(view[i - m : i]) if whole is None else bytes(whole))
-                    _note(ts, rows, out, count, b, r, _K_MESSAGE, 1 if ts[b + _CLIENT] != d else 0, state, ev, message, size, 0)
+                    _note(
+                        ts,
+                        rows,
+                        out,
+                        count,
+                        b,
+                        r,
+                        _K_MESSAGE,
+                        1 if ts[b + _CLIENT] != d else 0,
+                        state,
+                        ev,
+                        message,
+                        size,
+                        0,
+                    )
                 _step(ts, matrix, rows, out, count, b, r, d, ev, message)
                 if ev == _SERVER_HELLO_DONE_NO_CERTIFICATE or ev == _SERVER_HELLO_DONE_NO_KEY_EXCHANGE:
                     # reported; the flight is over all the same
@@ -886,13 +1025,17 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                 if not tls13:
                     if side == 1:
                         if state == _N_SH or state == _A_TICKET:
-                            if ts[b + _SESSION_ECHOED] or (ts[b + _CLIENT_FLAGS] > 0 and ts[b + _CLIENT_FLAGS] & _F_TICKET_FILLED):
+                            if ts[b + _SESSION_ECHOED] or (
+                                ts[b + _CLIENT_FLAGS] > 0 and ts[b + _CLIENT_FLAGS] & _F_TICKET_FILLED
+                            ):
                                 ev = _CCS_RESUMING
                                 if ts[b + _CLIENT_FLAGS] & _F_TICKET_FILLED:
                                     ts[b + _RESUMED] = 3
                                 else:
                                     ts[b + _RESUMED] = 2
-                        elif (state == _C_FIN or state == _S_TICKET) and not _seen(rows[r + 13], ts[b + _MARK + 1 - d]):
+                        elif (state == _C_FIN or state == _S_TICKET) and not _seen(
+                            rows[r + 13], ts[b + _MARK + 1 - d]
+                        ):
                             ev = _CCS_UNSEEN
                     elif state == _A_SFIN and not _seen(rows[r + 13], ts[b + _MARK + 1 - d]):
                         ev = _CCS_UNSEEN
@@ -901,7 +1044,11 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
             if ev == _CCS_NO_VERIFY:
                 if _step(ts, matrix, rows, out, count, b, r, d, ev, 0) == 0:
                     _step(ts, matrix, rows, out, count, b, r, d, _EV_CCS, 0)
-            elif _step(ts, matrix, rows, out, count, b, r, d, ev, 0) == 0 and ev != _ENC_CCS and ev != _CCS_REPEATED:
+            elif (
+                _step(ts, matrix, rows, out, count, b, r, d, ev, 0) == 0
+                and ev != _ENC_CCS
+                and ev != _CCS_REPEATED
+            ):
                 ts[b + _EARLY_CCS] |= 1 << side
         elif kind == 21:
             body = rows[r + 10]
@@ -910,7 +1057,9 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                 first = body >> (8 * (body_bytes - 1))
                 second = (body >> (8 * (body_bytes - 2))) & 0xFF
                 ts[b + _ALERTS] += 1
-                _note(ts, rows, out, count, b, r, _K_ALERT, side, state, 0, (first << 8) | second, protected, 0)
+                _note(
+                    ts, rows, out, count, b, r, _K_ALERT, side, state, 0, (first << 8) | second, protected, 0
+                )
                 if protected:
                     ev = _CLEAR_ALERT
                 elif first == 2:
@@ -959,9 +1108,10 @@ def _drop(pending: dict[int, bytearray], owner: Tracker, key: int) -> None:
 @cython.exceptval(-1, check=True)
 @cython.returns(cython.int)
 @cython.locals(
-    buf=cython.uchar[::1], rows=cython.longlong[::1], ts=cython.longlong[::1], matrix=cython.schar[::1], out=cython.longlong[::1],
-    count=cython.longlong[::1], r=cython.Py_ssize_t, f=cython.Py_ssize_t, d=cython.Py_ssize_t, b=cython.Py_ssize_t, ev=cython.int,
-    kind=cython.longlong, i=cython.longlong, m=cython.longlong,
+    buf=cython.uchar[::1], rows=cython.longlong[::1], ts=cython.longlong[::1], matrix=cython.schar[::1],
+    out=cython.longlong[::1], count=cython.longlong[::1], r=cython.Py_ssize_t, f=cython.Py_ssize_t,
+    d=cython.Py_ssize_t, b=cython.Py_ssize_t, ev=cython.int, kind=cython.longlong, i=cython.longlong,
+    m=cython.longlong,
 )  # fmt: skip
 def _ssl2(buf, view, rows, ts, matrix, out, count, r, f, d, owner):  # type: ignore[no-untyped-def]
     """A record in SSL 2.0 format: its hello, or the SSL 2.0 that follows."""
@@ -994,9 +1144,10 @@ def _ssl2(buf, view, rows, ts, matrix, out, count, r, f, d, owner):  # type: ign
 
 
 def walk(state: int, side: int, event: int) -> int:
-    """Where the kernel goes from a state on an event, -1 for a violation: the tests hold it equal to state.step().
+    """Where the kernel goes from a state on an event, -1 for a violation; tests hold it equal to step().
 
-    A state of the handshake is taken through everything that the kernel does about an event, where order is known.
+    A state of the handshake is taken through everything that the kernel does about an event, where order is
+    known.
     """
     matrix = dense().data.cast("B").cast("b")
     if state > State.UNKNOWN:
@@ -1006,7 +1157,9 @@ def walk(state: int, side: int, event: int) -> int:
     record = np.zeros(RECORD_FIELDS, dtype=np.int64)
     record[Record.SYNC] = 3
     out = np.zeros(EVENT_FIELDS, dtype=np.int64)
-    legal = _step(connection.data, matrix, record.data, out.data, np.zeros(1, dtype=np.int64).data, 0, 0, side, event, 0)
+    legal = _step(
+        connection.data, matrix, record.data, out.data, np.zeros(1, dtype=np.int64).data, 0, 0, side, event, 0
+    )
     assert legal == (out[Event.KIND] != Kind.VIOLATION)
     return int(connection[Tls.STATE]) if legal else -1
 
@@ -1048,7 +1201,12 @@ class Tracker:
         self.state[slots] = 0
 
     def track(
-        self, buffer: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], flow_fields: npt.NDArray[np.int64], opener_column: int, begin: int = 0
+        self,
+        buffer: npt.NDArray[np.uint8],
+        rows: npt.NDArray[np.int64],
+        flow_fields: npt.NDArray[np.int64],
+        opener_column: int,
+        begin: int = 0,
     ) -> tuple[int, npt.NDArray[np.int64]]:
         """Follow record rows from `begin` on.
 
@@ -1119,7 +1277,11 @@ class Tracker:
         if machine.follow(beat, row[Record.POSITION]):
             self.beats.append(beat)
         if state[Tls.PROBE_NS] == 0 and beat.probes:
-            self.state[slot, [Tls.PROBE_NS, Tls.PROBE_PACKET, Tls.PROBE_SIDE]] = beat.time_ns, beat.packet, side
+            self.state[slot, [Tls.PROBE_NS, Tls.PROBE_PACKET, Tls.PROBE_SIDE]] = (
+                beat.time_ns,
+                beat.packet,
+                side,
+            )
 
     @staticmethod
     def _readable(
