@@ -179,6 +179,9 @@ _MASK32 = cython.declare(cython.longlong, 0xFFFFFFFF)
 _CONFIRM_HEADERS = cython.declare(cython.longlong, 3)
 
 
+_head = cython.declare(cython.uchar[::1], memoryview(bytearray(14)))
+
+
 @cython.cfunc
 @cython.returns(cython.int)
 @cython.exceptval(-1, check=True)
@@ -486,6 +489,8 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
         if st[s + _MODE] == _M_UNDECIDED:
             # a partly seen header of an earlier chunk goes on; otherwise this chunk must begin with a record
             st[s + _CONFIRM] = 0
+            if position == 0:
+                st[s + _PACKET] = chunks[c + 4]
             if position == 0 and n > 16:
                 i += _proxy_header(buf, i, end)
                 n = end - i
@@ -527,9 +532,34 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                         continue
                 elif position == 0 and _ssl2_hello(buf, i, end):
                     st[s + _MODE] = _M_SSL2
+                elif position > 0 and position < 12 and st[s + _HEAD_BYTES] >= 12:
+                    # the same in pieces: its first bytes are in HEAD, the rest comes with this chunk
+                    for k in range(st[s + _HEAD_BYTES]):
+                        if k < 7:
+                            _head[k] = (st[s + _HEAD_A] >> (8 * (6 - k))) & 0xFF
+                        else:
+                            _head[k] = (st[s + _HEAD_B] >> (8 * (st[s + _HEAD_BYTES] - 1 - k))) & 0xFF
+                    m = _ssl2_hello(_head, 0, st[s + _HEAD_BYTES])
+                    if m == 0:
+                        continue
+                    st[s + _MODE] = _M_SSL2
+                    st[s + _TYPE] = 1
+                    st[s + _VERSION] = 2
+                    st[s + _LENGTH] = ((_head[0] & (0x7F if m == 2 else 0x3F)) << 8) | _head[1]
+                    st[s + _REMAINING] = st[s + _LENGTH] + m - position
+                    st[s + _POSITION] = 0
+                    st[s + _BODY] = 0
+                    for k in range(7):
+                        st[s + _BODY] = (st[s + _BODY] << 8) | _head[m + k]
+                    st[s + _BODY_BYTES] = 7
+                    st[s + _REPORTED] = 1
+                    _emit(out, count, st, chunks, s, c, _SSL2 | 1, i, 0, i, _FIRST, 0, 0)
+                    st[s + _RECORDS] = 1
+                    n = 0
                 else:
                     continue
-                st[s + _RECORDS] = 0
+                if n > 0:
+                    st[s + _RECORDS] = 0
         elif (
             st[s + _MODE] == _M_TLS
             and st[s + _RECORDS] == 0

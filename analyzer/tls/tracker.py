@@ -1123,7 +1123,11 @@ def _ssl2(buf, view, rows, ts, matrix, out, count, r, f, d, owner):  # type: ign
         if ts[b + _HELLO_PACKET] == 0:
             ts[b + _CLIENT] = d
             ts[b + _ROLE] = 3
-        ev = _hello(ts, f, d, 1, view, i + 1, m - 1, rows[r + 2], rows[r + 12], 2, owner)
+        if m > 0:
+            ev = _hello(ts, f, d, 1, view, i + 1, m - 1, rows[r + 2], rows[r + 12], 2, owner)
+        else:  # it came in pieces, of which the first bytes are known
+            head = memoryview(bytearray(int(rows[r + 10]).to_bytes(7, "big")[1:]))
+            ev = _hello(ts, f, d, 1, head, 0, 6, rows[r + 2], rows[r + 12], 2, owner)
     elif ts[b + _STATE] == _V_KEYED:
         ev = _SSL2_OTHER
     elif kind == 4:
