@@ -62,7 +62,7 @@ $(VENV)/locked: requirements-dev.lock | packages
 # Once per change of a kernel. setuptools and Cython come from the lock, so nothing is fetched for the build.
 $(VENV)/built: $(VENV)/locked pyproject.toml setup.py $(KERNELS) | packages
 	@echo 'Compiling the kernels and installing tlswall ...'
-	@$(BIN)/pip install -qq --no-build-isolation --no-deps --editable .
+	@$(BIN)/pip install -qq --no-build-isolation --no-deps --config-settings editable_mode=compat --editable .
 	@.ci/kernels $(KERNELS)
 	@$(BIN)/python -m compileall -q analyzer rulegen  # or every start compiles them again where Python may not write
 	@touch $@
