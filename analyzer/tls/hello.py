@@ -324,22 +324,29 @@ def _client(whole, base, n):  # type: ignore[no-untyped-def]
             if end > stop:
                 flags |= _F_MALFORMED
                 break
-            if _seen[kind] == _turn[0]:
-                flags |= _F_DUPLICATE
-            _seen[kind] = _turn[0]
             if not _grease(kind):
                 _scratch[types + 2 * count] = kind >> 8
                 _scratch[types + 2 * count + 1] = kind & 0xFF
                 count += 1
+            if _seen[kind] == _turn[0]:
+                flags |= _F_DUPLICATE  # RFC 8446 4.2: no type twice; the first one counts
+                i = end
+                continue
+            _seen[kind] = _turn[0]
             if kind == 0:
                 flags |= _F_SNI
-                # ServerNameList: length, then name_type 0, length, name
-                if size >= 5 and body[i + 2] == 0:
-                    name = i + 5
-                    name_size = (body[i + 3] << 8) | body[i + 4]
+                # ServerNameList: length, then of each name its type (0 host_name), length and bytes
+                j = i + 2
+                while j + 3 <= end:
+                    name = j + 3
+                    name_size = (body[j + 1] << 8) | body[j + 2]
                     if name + name_size > end:
                         name_size = end - name
                         flags |= _F_MALFORMED
+                    if body[j] == 0:
+                        break
+                    j = name + name_size
+                    name_size = 0
             elif kind == 10:
                 if size >= 2:
                     groups = i + 2
@@ -492,12 +499,17 @@ def _server(whole, base, n, types):  # type: ignore[no-untyped-def]
     if n >= 2:
         legacy = (body[0] << 8) | body[1]
         version = legacy
-    if n >= 38 and 38 + body[34] <= n:
+    i = 0
+    if 0x7F00 <= legacy <= 0x7F15:  # drafts of TLS 1.3 up to 21: no session id, no compression method
+        if n >= 36:
+            i = 36
+            suite = (body[34] << 8) | body[35]
+    elif n >= 38 and 38 + body[34] <= n:
         session_size = body[34]
-        i = 35 + session_size
-        suite = (body[i] << 8) | body[i + 1]
-        compression = body[i + 2]
-        i += 3
+        i = 38 + session_size
+        suite = (body[i - 3] << 8) | body[i - 2]
+        compression = body[i - 1]
+    if i > 0:
         if i == n:
             flags = 0
         elif i + 2 <= n:
@@ -507,6 +519,7 @@ def _server(whole, base, n, types):  # type: ignore[no-untyped-def]
                 flags = 0
             else:
                 stop = min(stop, n)
+            _turn[0] = (_turn[0] + 1) & _TURN_MAX
             while i < stop:
                 if i + 4 > stop:
                     flags |= _F_MALFORMED
@@ -519,6 +532,11 @@ def _server(whole, base, n, types):  # type: ignore[no-untyped-def]
                     flags |= _F_MALFORMED
                     break
                 types.append(kind)
+                if _seen[kind] == _turn[0]:
+                    flags |= _F_DUPLICATE
+                    i = end
+                    continue
+                _seen[kind] = _turn[0]
                 if kind == 43:
                     flags |= _F_SV
                     if size >= 2:
