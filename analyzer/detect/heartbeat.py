@@ -27,6 +27,7 @@ from analyzer.tls.heartbeat import (
     SURELY_GROWN,
     Beat,
     overreads,
+    reads_as_overread,
 )
 from analyzer.wire.suite_properties import record_length
 
@@ -264,6 +265,10 @@ def _too_short(batch: Batch, row: int, beat: Beat) -> Iterator[Hit]:
     """HB06: no heartbeat, request or answer, fits into the record."""
     if beat.clear or beat.role == CONTINUATION:
         return
+    if not beat.sealed and not (
+        beat.length < OVERHEAD and reads_as_overread(beat.body, beat.body_bytes, beat.length)
+    ):
+        return  # it may be in clear, or the end of an answer in clear that was too long
     least = _suite_length(batch, row, beat, OVERHEAD)
     if least is not None and beat.length < least:
         yield Hit(
@@ -355,7 +360,7 @@ def _packets(beat: Beat) -> tuple[int, ...]:
 def _described(beat: Beat) -> dict[str, object]:
     described: dict[str, object] = {
         "side": beat.side.name.lower(),
-        "encrypted": not beat.clear,
+        "encrypted": True if beat.sealed else False if beat.clear else None,
         "record_length": beat.length,
         "bytes": beat.proof,
     }

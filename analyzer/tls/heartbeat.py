@@ -50,6 +50,8 @@ class Beat:
     time_ns: int
     clear: bool
     """Its bytes are the message. False in TLS 1.3, which has no such records."""
+    sealed: bool
+    """Its side was seen to change keys. Neither clear nor sealed: unknown, because bytes are missing."""
     length: int
     """Of the record."""
     message_length: int

@@ -1263,6 +1263,7 @@ class Tracker:
             last_packet=row[Record.LAST_PACKET],
             time_ns=row[Record.TIME_NS],
             clear=clear,
+            sealed=not clear and state[Tls.PROTECTION_0 + direction] == State.PROTECTED,
             length=length,
             message_length=max(0, length - mac_bytes),
             record_version=row[Record.VERSION],
