@@ -605,8 +605,14 @@ def _reassemble(  # type: ignore[no-untyped-def]
                 and st[s + _POSITION] == 0
                 and not fl & _TCP_SYN
                 and (delta < -1 or delta > _FIRST_WINDOW)
+                and (
+                    st[peer + _KNOWN] != 0
+                    or st[s + _HEAD] == 0
+                    or _diff(pool[(st[s + _HEAD] - 1) * _P + _P_SEQ], st[s + _NEXT]) > 0
+                )
             ):
-                # nobody has acknowledged that SYN, and these data do not follow it: it was not theirs
+                # nobody has acknowledged that SYN, and these data do not follow it: it was not theirs; but
+                # where a capture has only one side, data that follow it wait for its peer
                 _prune(st, pool, scalars, s, 0)
                 st[s + _KNOWN] = 2
                 st[s + _NEXT] = q
