@@ -71,6 +71,7 @@ class FakeAnalysis:
     captures: list[CaptureInfo]
     connections: list[dict[str, object]]
     findings: list[Finding] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
 
     @property
     def totals(self) -> dict[str, int]:
