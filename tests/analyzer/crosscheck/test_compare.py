@@ -23,6 +23,8 @@ NULL_CIPHER = "the cipher suite does not encrypt"
 BEHIND_CHANGE = "this side has sent ChangeCipherSpec"
 TLS13 = "protected in TLS 1.3"
 LOSS = "bytes are missing in the capture"
+# compare() sees no record versions: tshark reads no record whose version is not registered (0305 here)
+UNREGISTERED = ""
 
 # fmt: off
 DIFFERENCES = {
@@ -33,6 +35,7 @@ DIFFERENCES = {
     "sm03-before-client-hello.pcap":      {(name, EARLY_CHANGE) for name in ("sni", "ja3", "message")},
     "sm03-client-then-key-exchange.pcap": {("message", EARLY_CHANGE)},
     "sm12-finished.pcap":                 {("message", BEHIND_CHANGE)},
+    "rl05-first.pcap":                    {("sni", UNREGISTERED), ("ja3", UNREGISTERED), ("message", UNREGISTERED)},
     "sm14-server.pcap":                   {("message", TLS13)},
     "tcp-gap-certificate.pcap":           {("message", LOSS)},
     "tcp-midstream-handshake.pcap":       {("message", LOSS)},
