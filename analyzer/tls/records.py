@@ -99,9 +99,10 @@ class Record(IntEnum):
     SYNC = 15
     VALUE = 16
     """LOW_RUN: length of the run; TEXT: entropy in millibits per byte; LOSS: content type of the last good
-    record; GAP: bytes missing."""
+    record; GAP: bytes missing; SSL 2.0: bytes 0 to 6 of the stream, for a hello of which chunks before had
+    BODY_BYTES bytes from offset BODY on."""
     VALUE_2 = 17
-    """TEXT: printable bytes per mille."""
+    """TEXT: printable bytes per mille; SSL 2.0: bytes 7 to 13 of the stream."""
 
 
 # flags of a row
@@ -117,6 +118,8 @@ GAP: Final = 16
 """Bytes are missing before this."""
 LOW_RUN: Final = 32
 TEXT: Final = 64
+AFTER_OTHER: Final = 128
+"""The connection's first record, and its sender's peer has sent something that was not taken for TLS."""
 
 SSL2: Final = 0x100
 UNDECIDED: Final = 0
@@ -164,6 +167,7 @@ _LOSS = cython.declare(cython.int, LOSS)
 _GAP = cython.declare(cython.int, GAP)
 _LOW_RUN = cython.declare(cython.int, LOW_RUN)
 _TEXT = cython.declare(cython.int, TEXT)
+_AFTER_OTHER = cython.declare(cython.int, AFTER_OTHER)
 _SSL2 = cython.declare(cython.int, SSL2)
 _M_UNDECIDED = cython.declare(cython.int, UNDECIDED)
 _M_TLS = cython.declare(cython.int, TLS)
@@ -177,9 +181,8 @@ _JUDGED = cython.declare(cython.longlong, limits.ENTROPY_MAX_BYTES)
 # declared, because a bare literal of 32 bits and more would be a Python object
 _MASK32 = cython.declare(cython.longlong, 0xFFFFFFFF)
 _CONFIRM_HEADERS = cython.declare(cython.longlong, 3)
-
-
-_head = cython.declare(cython.uchar[::1], memoryview(bytearray(14)))
+_PRELUDE = cython.declare(cython.longlong, limits.PRELUDE_BYTES)
+_SSL2_HEAD = cython.declare(cython.longlong, 12)  # bytes that tell a CLIENT-HELLO of SSL 2.0
 
 
 @cython.cfunc
@@ -253,37 +256,43 @@ def _search(buf, i, end):  # type: ignore[no-untyped-def]
 
 
 @cython.cfunc
+@cython.inline
 @cython.returns(cython.longlong)
 @cython.exceptval(-2, check=True)
-@cython.locals(buf=cython.uchar[::1], i=cython.longlong, end=cython.longlong, n=cython.longlong,
-               b0=cython.int, at=cython.longlong,
-               length=cython.int, version=cython.int)  # fmt: skip
-def _ssl2_hello(buf, i, end):  # type: ignore[no-untyped-def]
-    """Header length of an SSL 2.0 CLIENT-HELLO at i, else 0: its three inner lengths must add up."""
-    n = end - i
-    if n < 12:
-        return 0
-    b0 = buf[i]
-    if b0 & 0x80:
-        length = ((b0 & 0x7F) << 8) | buf[i + 1]
+@cython.locals(st=cython.longlong[::1], s=cython.Py_ssize_t, k=cython.longlong, count=cython.longlong)
+def _head(st, s, k):  # type: ignore[no-untyped-def]
+    """Byte k of the stream, one of its first fourteen."""
+    count = st[s + _HEAD_BYTES]
+    if k >= 7:
+        return (st[s + _HEAD_B] >> (8 * (count - 1 - k))) & 0xFF
+    if count > 7:
+        count = 7
+    return (st[s + _HEAD_A] >> (8 * (count - 1 - k))) & 0xFF
+
+
+@cython.cfunc
+@cython.returns(cython.longlong)
+@cython.exceptval(-2, check=True)
+@cython.locals(
+    st=cython.longlong[::1], s=cython.Py_ssize_t, n=cython.longlong, at=cython.longlong,
+    length=cython.longlong, version=cython.longlong,
+)  # fmt: skip
+def _ssl2_hello(st, s):  # type: ignore[no-untyped-def]
+    """Header length of an SSL 2.0 CLIENT-HELLO that begins the stream, else 0: its lengths must add up."""
+    if _head(st, s, 0) & 0x80:
+        length = ((_head(st, s, 0) & 0x7F) << 8) | _head(st, s, 1)
         at = 2
     else:
-        length = (((b0 & 0x3F) << 8) | buf[i + 1]) - buf[i + 2]
+        length = (((_head(st, s, 0) & 0x3F) << 8) | _head(st, s, 1)) - _head(st, s, 2)
         at = 3
-    if buf[i + at] != 1:
-        return 0
-    version = (buf[i + at + 1] << 8) | buf[i + at + 2]
-    if version != 0x0002 and (version < 0x0300 or version > 0x0304):
+    version = (_head(st, s, at + 1) << 8) | _head(st, s, at + 2)
+    if _head(st, s, at) != 1 or (version != 0x0002 and (version < 0x0300 or version > 0x0304)):
         return 0
     n = 9
-    n += (buf[i + at + 3] << 8) | buf[i + at + 4]
-    n += (buf[i + at + 5] << 8) | buf[i + at + 6]
-    if at == 3 and i + 12 > end - 1:
-        return 0
-    n += (buf[i + at + 7] << 8) | buf[i + at + 8]
-    if n != length:
-        return 0
-    return at
+    n += (_head(st, s, at + 3) << 8) | _head(st, s, at + 4)
+    n += (_head(st, s, at + 5) << 8) | _head(st, s, at + 6)
+    n += (_head(st, s, at + 7) << 8) | _head(st, s, at + 8)
+    return at if n == length else 0
 
 
 @cython.cfunc
@@ -317,6 +326,117 @@ def _proxy_header(buf, i, end):  # type: ignore[no-untyped-def]
         if i + k <= end:
             return k
     return 0
+
+
+@cython.cfunc
+@cython.returns(cython.bint)
+@cython.exceptval(-1, check=True)
+@cython.locals(
+    buf=cython.uchar[::1], st=cython.longlong[::1], s=cython.Py_ssize_t,
+    i=cython.longlong, end=cython.longlong, position=cython.longlong, sync=cython.longlong,
+    gap=cython.longlong, n=cython.longlong, b=cython.int, length=cython.longlong, hello=cython.bint,
+)  # fmt: skip
+def _record_begins(buf, st, s, i, end, position, sync, gap):  # type: ignore[no-untyped-def]
+    """The chunk of an undecided stream begins with a record, as far as it shows; CONFIRM: how sure."""
+    n = end - i
+    b = buf[i]
+    if b < 20 or b > 24 or (n >= 2 and buf[i + 1] != 3):
+        return False
+    hello = n >= 9 and b == 22 and (buf[i + 5] == 1 or buf[i + 5] == 2) and buf[i + 6] <= 1
+    if n >= 3 and buf[i + 2] > 4 and not hello:
+        return False  # no version in use: only a hello behind it makes it a record
+    if n < 5:
+        return position == 0 or b == 22
+    length = (buf[i + 3] << 8) | buf[i + 4]
+    if length > _MAX_LENGTH:
+        return False
+    if hello or (position == 0 and sync & 1):
+        return True
+    if (sync & 1) == 0 or gap > 0 or sync & 4:
+        # joined late: any record may come first, so several must fit
+        if length == 0:
+            return False
+        if i + 5 + length != end:
+            st[s + _CONFIRM] = _CONFIRM_HEADERS
+        return True
+    return n < 9 and b == 22
+
+
+@cython.cfunc
+@cython.inline
+@cython.returns(cython.bint)
+@cython.exceptval(-1, check=True)
+@cython.locals(buf=cython.uchar[::1], i=cython.longlong, n=cython.longlong)
+def _client_hello_begins(buf, i, n):  # type: ignore[no-untyped-def]
+    """The record of a ClientHello stands at i, as far as its first bytes show of n."""
+    return (
+        buf[i] == 22
+        and (n < 2 or buf[i + 1] == 3)
+        and (n < 3 or buf[i + 2] <= 4)
+        and (n < 4 or buf[i + 3] <= 0x48)
+        and (n < 6 or buf[i + 5] == 1)
+        and (n < 7 or buf[i + 6] <= 1)
+    )
+
+
+@cython.cfunc
+@cython.returns(cython.longlong)
+@cython.exceptval(-2, check=True)
+@cython.locals(
+    buf=cython.uchar[::1], st=cython.longlong[::1], s=cython.Py_ssize_t,
+    i=cython.longlong, offset=cython.longlong, end=cython.longlong, position=cython.longlong,
+    sync=cython.longlong, gap=cython.longlong, packet=cython.longlong, at=cython.longlong,
+    stop=cython.longlong, k=cython.longlong,
+)  # fmt: skip
+def _begin(buf, st, s, i, offset, end, position, sync, gap, packet):  # type: ignore[no-untyped-def]
+    """Where in a chunk of an undecided stream, from i on, its first record begins; -1 if nowhere.
+
+    Behind other bytes of a segment (a PROXY header, a pipelined STARTTLS) only a ClientHello counts.
+    """
+    st[s + _CONFIRM] = 0
+    st[s + _RECORDS] = 0
+    st[s + _HEADER_BYTES] = 0
+    st[s + _REMAINING] = 0
+    if i == offset:
+        if position == 0:
+            st[s + _PACKET] = packet
+            st[s + _POSITION] = 0
+            if end - i > 16:
+                i += _proxy_header(buf, i, end)
+                if i == end:
+                    return -1
+        if _record_begins(buf, st, s, i, end, position, sync, gap):
+            st[s + _MODE] = _M_TLS
+            return i
+        if position < _SSL2_HEAD <= st[s + _HEAD_BYTES]:
+            at = _ssl2_hello(st, s)
+            if at:
+                st[s + _MODE] = _M_SSL2
+                if position < at:
+                    st[s + _HEADER_BYTES] = position
+                    st[s + _HEADER] = 0
+                    for k in range(position):
+                        st[s + _HEADER] = (st[s + _HEADER] << 8) | _head(st, s, k)
+                    st[s + _TYPE] = _head(st, s, 0)
+                else:
+                    # what stood before this chunk is in HEAD_A and HEAD_B
+                    st[s + _LENGTH] = ((_head(st, s, 0) & (0x7F if at == 2 else 0x3F)) << 8) | _head(st, s, 1)
+                    st[s + _REMAINING] = st[s + _LENGTH] - (position - at)
+                    st[s + _BODY] = at
+                    st[s + _BODY_BYTES] = position - at
+                    st[s + _REPORTED] = 0
+                    st[s + _VERSION] = 2
+                    st[s + _RECORDS] = 1
+                return i
+    stop = offset + _PRELUDE - position
+    if stop > end:
+        stop = end
+    while i < stop:
+        if buf[i] == 22 and _client_hello_begins(buf, i, end - i):
+            st[s + _MODE] = _M_TLS
+            return i
+        i += 1
+    return -1
 
 
 @cython.cfunc
@@ -430,7 +550,7 @@ def _judge_text(buf, xlog, histogram, i, n):  # type: ignore[no-untyped-def]
     m=cython.longlong, b=cython.longlong, kind=cython.longlong, length=cython.longlong,
     version=cython.longlong, flags=cython.int, sync=cython.longlong, position=cython.longlong,
     bad=cython.bint, need=cython.longlong, verdict=cython.longlong, hit=cython.longlong, resync=cython.int,
-    carried=cython.longlong,
+    carried=cython.longlong, untried=cython.longlong,
 )  # fmt: skip
 def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[no-untyped-def]
     """Walk chunks from `begin` on while there is room for their rows; returns the first chunk not walked."""
@@ -486,80 +606,12 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                     st[s + _MODE] = _M_LOST
                     st[s + _REMAINING] = 0
                     st[s + _HEADER_BYTES] = 0
+        untried = offset
         if st[s + _MODE] == _M_UNDECIDED:
-            # a partly seen header of an earlier chunk goes on; otherwise this chunk must begin with a record
-            st[s + _CONFIRM] = 0
-            if position == 0:
-                st[s + _PACKET] = chunks[c + 4]
-            if position == 0 and n > 16:
-                i += _proxy_header(buf, i, end)
-                n = end - i
-            if n > 0 and st[s + _HEADER_BYTES] == 0:
-                b = buf[i]
-                if b >= 20 and b <= 24 and (n < 2 or buf[i + 1] == 3):
-                    version = 0x0300
-                    if n >= 3:
-                        version |= buf[i + 2]
-                    if version > 0x0304:
-                        # no version in use: only a hello behind it makes it a record
-                        if n < 9 or b != 22 or (buf[i + 5] != 1 and buf[i + 5] != 2) or buf[i + 6] > 1:
-                            continue
-                    if n >= 5:
-                        length = (buf[i + 3] << 8) | buf[i + 4]
-                        if length > _MAX_LENGTH:
-                            continue
-                        if position > 0 or not sync & 1 or st[peer + _MODE] == _M_UNDECIDED:
-                            if (
-                                n >= 9
-                                and b == 22
-                                and (buf[i + 5] == 1 or buf[i + 5] == 2)
-                                and buf[i + 6] <= 1
-                            ) or (position == 0 and sync & 1):
-                                pass
-                            elif (sync & 1) == 0 or gap > 0 or sync & 4:
-                                # joined late: any record may come first, so several must fit
-                                if length == 0:
-                                    continue
-                                st[s + _CONFIRM] = _CONFIRM_HEADERS
-                                if i + 5 + length == end:
-                                    st[s + _CONFIRM] = 0
-                            elif n >= 9 or b != 22:
-                                continue
-                        st[s + _MODE] = _M_TLS
-                    elif position == 0 or b == 22:
-                        st[s + _MODE] = _M_TLS
-                    else:
-                        continue
-                elif position == 0 and _ssl2_hello(buf, i, end):
-                    st[s + _MODE] = _M_SSL2
-                elif position > 0 and position < 12 and st[s + _HEAD_BYTES] >= 12:
-                    # the same in pieces: its first bytes are in HEAD, the rest comes with this chunk
-                    for k in range(st[s + _HEAD_BYTES]):
-                        if k < 7:
-                            _head[k] = (st[s + _HEAD_A] >> (8 * (6 - k))) & 0xFF
-                        else:
-                            _head[k] = (st[s + _HEAD_B] >> (8 * (st[s + _HEAD_BYTES] - 1 - k))) & 0xFF
-                    m = _ssl2_hello(_head, 0, st[s + _HEAD_BYTES])
-                    if m == 0:
-                        continue
-                    st[s + _MODE] = _M_SSL2
-                    st[s + _TYPE] = 1
-                    st[s + _VERSION] = 2
-                    st[s + _LENGTH] = ((_head[0] & (0x7F if m == 2 else 0x3F)) << 8) | _head[1]
-                    st[s + _REMAINING] = st[s + _LENGTH] + m - position
-                    st[s + _POSITION] = 0
-                    st[s + _BODY] = 0
-                    for k in range(7):
-                        st[s + _BODY] = (st[s + _BODY] << 8) | _head[m + k]
-                    st[s + _BODY_BYTES] = 7
-                    st[s + _REPORTED] = 1
-                    _emit(out, count, st, chunks, s, c, _SSL2 | 1, i, 0, i, _FIRST, 0, 0)
-                    st[s + _RECORDS] = 1
-                    n = 0
-                else:
-                    continue
-                if n > 0:
-                    st[s + _RECORDS] = 0
+            i = _begin(buf, st, s, i, offset, end, position, sync, gap, chunks[c + 4])
+            if i < 0:
+                continue
+            untried = i + 1
         elif (
             st[s + _MODE] == _M_TLS
             and st[s + _RECORDS] == 0
@@ -657,6 +709,11 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                     if st[s + _CONFIRM] > 0 or (st[s + _RECORDS] == 0 and version >> 8 != 3):
                         # nothing was certain yet
                         st[s + _MODE] = _M_LOST if st[s + _EVER] else _M_UNDECIDED
+                        if st[s + _MODE] == _M_UNDECIDED:
+                            i = _begin(buf, st, s, untried, offset, end, position, sync, gap, chunks[c + 4])
+                            if i >= 0:
+                                untried = i + 1
+                                continue
                         break
                     st[s + _VERSION] = version
                     st[s + _LENGTH] = length
@@ -686,11 +743,9 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                         st[s + _CONFIRM] = 0  # it ends with its segment
                     if st[s + _CONFIRM] == 0:
                         resync |= _RESYNC
-                if (
-                    st[peer + _MODE] == _M_UNDECIDED
-                    and st[peer + _HEADER_BYTES] == 0
-                    and st[s + _CONFIRM] == 0
-                ):
+                if st[peer + _MODE] == _M_UNDECIDED and st[s + _CONFIRM] == 0:
+                    if st[peer + _HEAD_BYTES] > 0:
+                        resync |= _AFTER_OTHER
                     if sync & 2 and not sync & 8:
                         st[peer + _MODE] = _M_TLS
                     elif st[peer + _HEAD_BYTES] != 0:
@@ -717,10 +772,17 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                 flags |= _LAST
             if st[s + _MODE] == _M_SSL2:
                 if not st[s + _REPORTED]:
-                    st[s + _TYPE] = buf[i]
+                    st[s + _TYPE] = buf[i] if st[s + _BODY_BYTES] == 0 else _head(st, s, st[s + _BODY])
                     st[s + _REPORTED] = 1
                     flags |= _FIRST
-                _emit(out, count, st, chunks, s, c, _SSL2 | st[s + _TYPE], i, m, i + m, flags, 0, 0)
+                k = 0
+                if st[s + _BODY_BYTES] > 0:
+                    k = st[s + _HEAD_B] << (8 * (14 - st[s + _HEAD_BYTES]))
+                _emit(
+                    out, count, st, chunks, s, c, _SSL2 | st[s + _TYPE], i, m, i + m, flags,
+                    st[s + _HEAD_A], k,
+                )  # fmt: skip
+                st[s + _BODY_BYTES] = 0
                 i += m
                 if st[s + _REMAINING] == 0 and st[s + _RECORDS] == 1 and st[peer + _MODE] == _M_UNDECIDED:
                     # the hello that any server understood: the answer may be in either format

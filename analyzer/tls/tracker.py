@@ -130,6 +130,10 @@ class Tls(IntEnum):
     """Time of the first heartbeat that tests or attacks the peer; 0 without."""
     PROBE_PACKET = 65
     PROBE_SIDE = 66
+    UNSETTLED_0 = 67
+    """1 while less than four bytes of a handshake record's body have come, and they must tell whether it is
+    in clear."""
+    UNSETTLED_1 = 68
 
 
 @unique
@@ -235,6 +239,7 @@ _FIRST_TLS_PACKET = cython.declare(cython.Py_ssize_t, int(Tls.FIRST_TLS_PACKET))
 _CLIENT_FIRST_RECORD = cython.declare(cython.Py_ssize_t, int(Tls.CLIENT_FIRST_RECORD))
 _NOTED = cython.declare(cython.Py_ssize_t, int(Tls.NOTED_0))
 _NOTED_KINDS = cython.declare(cython.Py_ssize_t, int(Tls.NOTED_KINDS))
+_UNSETTLED = cython.declare(cython.Py_ssize_t, int(Tls.UNSETTLED_0))
 
 _START = cython.declare(cython.int, int(State.START))
 _WAIT_SH = cython.declare(cython.int, int(State.WAIT_SH))
@@ -327,7 +332,6 @@ _MASK32 = cython.declare(cython.longlong, 0xFFFFFFFF)
 _HALF = cython.declare(cython.longlong, 0x80000000)
 _N_EV = cython.declare(cython.Py_ssize_t, len(Ev))
 _MAX_EVENTS = cython.declare(cython.longlong, limits.EVENTS_PER_CONNECTION)
-_HELLO_LIMIT = cython.declare(cython.longlong, limits.HELLO_BYTES)
 
 _K_VIOLATION = cython.declare(cython.int, int(Kind.VIOLATION))
 _K_ALERT = cython.declare(cython.int, int(Kind.ALERT))
@@ -341,6 +345,8 @@ _K_MESSAGE = cython.declare(cython.int, int(Kind.MESSAGE))
 _K_CCS = cython.declare(cython.int, int(Kind.CHANGE_CIPHER_SPEC))
 
 _FIRST = cython.declare(cython.int, records.FIRST)
+_LAST = cython.declare(cython.int, records.LAST)
+_AFTER_OTHER = cython.declare(cython.int, records.AFTER_OTHER)
 _GAP = cython.declare(cython.int, records.GAP)
 _LOSS = cython.declare(cython.int, records.LOSS)
 _LOW_RUN = cython.declare(cython.int, records.LOW_RUN)
@@ -712,14 +718,19 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                     ts[b + _ROLE] = 1
             first = -1
             if rows[r + 8] > 0 and flags & _FIRST and (kind == 22 or kind & _SSL2):
-                first = buf[i]
+                first = buf[i] if kind == 22 else kind & 0xFF
             if (kind == 22 or kind == _SSL2 + 1) and first == 1:
                 ts[b + _CLIENT] = d
                 ts[b + _ROLE] = 3
             elif kind == 22 and first == 2 and (ts[b + _ROLE] == 0 or sync & 16):
                 ts[b + _CLIENT] = 1 - d
                 ts[b + _ROLE] = 2
-            if sync & 16 or sync & 12 or (sync & 3 != 3 and first != 1) or flags & _RESYNC:
+            if (
+                sync & 28
+                or (sync & 3 != 3 and first != 1)
+                or flags & _RESYNC
+                or (flags & _AFTER_OTHER and first != 1)
+            ):  # with AFTER_OTHER: what the peer sent may have been a hello that was not recognised
                 ts[b + _STATE] = _UNKNOWN
                 if first != 1 or sync & 16:
                     ts[b + _UNORDERED] = 1
@@ -754,6 +765,7 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
             ts[b + _NEED + d] = 0
             ts[b + _HEAD_BYTES + d] = 0
             ts[b + _HEAD + d] = 0
+            ts[b + _UNSETTLED + d] = 0
             if pending:
                 _drop(pending, owner, f * 2 + d)
             _step(ts, matrix, rows, out, count, b, r, d, _EV_GAP, 0)
@@ -782,6 +794,10 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
             ts[b + _UNORDERED] = 1
             ts[b + _NEED + d] = 0
             ts[b + _HEAD_BYTES + d] = 0
+            ts[b + _HEAD + d] = 0
+            ts[b + _UNSETTLED + d] = 0
+            if pending:
+                _drop(pending, owner, f * 2 + d)
             _step(ts, matrix, rows, out, count, b, r, d, _EV_GAP, 0)
             continue
         if kind == 23 and not flags & _FIRST:
@@ -790,9 +806,7 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
         protected = ts[b + _PROTECTION + d] == _PROTECTED
         tls13 = ts[b + _VERSION] == 0x0304
         if kind & _SSL2:
-            if not flags & _FIRST:
-                continue
-            _ssl2(buf, view, rows, ts, matrix, out, count, r, f, d, owner)
+            _ssl2(buf, view, rows, ts, matrix, out, count, r, f, d, pending, owner)
             continue
         if flags & _FIRST:
             ts[b + _RECORDS + d] += 1
@@ -894,26 +908,45 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
             _step(ts, matrix, rows, out, count, b, r, d, ev, 0)
         elif kind == 22:
             end = i + rows[r + 8]
-            if flags & _FIRST and ts[b + _NEED + d] == 0 and ts[b + _HEAD_BYTES + d] == 0:
+            if ts[b + _UNSETTLED + d] or (
+                flags & _FIRST and ts[b + _NEED + d] == 0 and ts[b + _HEAD_BYTES + d] == 0
+            ):
+                # the first four bytes tell: they may have come in pieces
+                ts[b + _UNSETTLED + d] = 0
                 clear = not protected
-                if rows[r + 8] >= 4:
-                    message = buf[i]
-                    size = (buf[i + 1] << 16) | (buf[i + 2] << 8) | buf[i + 3]
-                    if protected:
-                        # TLS 1.3 has no outer type 22 under keys; before, its body must not read as a
-                        # message of just its length
-                        if tls13 or (
-                            _known_message(message)
-                            and size + 4 == length
-                            and not ts[b + _RULES] & _CLEAR_SUITE
-                        ):
-                            _step(ts, matrix, rows, out, count, b, r, d, _CLEAR_HANDSHAKE, message)
-                            continue
-                    elif (state == _UNKNOWN or ts[b + _EARLY_CCS]) and (
-                        not _known_message(message) or size > 0x20000
+                m = ts[b + _HEAD_BYTES + d]
+                body = ts[b + _HEAD + d]
+                while m < 4 and i < end:
+                    body = (body << 8) | buf[i]
+                    m += 1
+                    i += 1
+                i = rows[r + 7]
+                if m < 4 <= length and (protected or state == _UNKNOWN or ts[b + _EARLY_CCS]):
+                    ts[b + _UNSETTLED + d] = 1
+                    ts[b + _HEAD_BYTES + d] = m
+                    ts[b + _HEAD + d] = body
+                    continue
+                message = body >> 24
+                size = body & 0xFFFFFF
+                if m < 4:
+                    pass
+                elif protected:
+                    # TLS 1.3 has no outer type 22 under keys; before, its body must not read as a message of
+                    # just its length
+                    if tls13 or (
+                        _known_message(message) and size + 4 == length and not ts[b + _RULES] & _CLEAR_SUITE
                     ):
-                        clear = False
+                        ts[b + _HEAD_BYTES + d] = 0
+                        ts[b + _HEAD + d] = 0
+                        _step(ts, matrix, rows, out, count, b, r, d, _CLEAR_HANDSHAKE, message)
+                        continue
+                elif (state == _UNKNOWN or ts[b + _EARLY_CCS]) and (
+                    not _known_message(message) or size > 0x20000
+                ):
+                    clear = False
                 if not clear:
+                    ts[b + _HEAD_BYTES + d] = 0
+                    ts[b + _HEAD + d] = 0
                     if ts[b + _EARLY_CCS]:
                         # keys were changed out of order and both went on: nothing more can be said about
                         # order
@@ -922,7 +955,7 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                         continue
                     _step(ts, matrix, rows, out, count, b, r, d, _ENC_HANDSHAKE, 0)
                     continue
-                if side == 1 and ts[b + _HELLO_PACKET] == 0 and rows[r + 8] > 0 and buf[i] == 1:
+                if m > 0 and side == 1 and ts[b + _HELLO_PACKET] == 0 and body >> (8 * (m - 1)) == 1:
                     # the ClientHello says who the client is
                     ts[b + _CLIENT] = d
                     ts[b + _ROLE] = 3
@@ -955,10 +988,9 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                 if m > ts[b + _NEED + d]:
                     m = ts[b + _NEED + d]
                 key = f * 2 + d
-                if message == 1 or message == 2 or want:
-                    if m < size and size <= _HELLO_LIMIT:
-                        # in pieces: kept until it is whole
-                        _keep(pending, owner, key, view[i : i + m])
+                if m < size and (message == 1 or message == 2 or want):
+                    # in pieces: kept until it is whole
+                    _keep(pending, owner, key, view[i : i + m])
                 ts[b + _NEED + d] -= m
                 i += m
                 if ts[b + _NEED + d] > 0:
@@ -966,8 +998,8 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                 ts[b + _HEAD_BYTES + d] = 0
                 ts[b + _HEAD + d] = 0
                 whole = None
-                if m < size and key in pending:
-                    whole = pending.pop(key)
+                if m < size and (message == 1 or message == 2 or want):
+                    whole = pending.pop(key, bytearray())  # without what there was no room for
                     owner.kept -= len(whole)
                 if message == 1 or message == 2:
                     if whole is not None:
@@ -1091,11 +1123,17 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
     return n
 
 
-def _keep(pending: dict[int, bytearray], owner: Tracker, key: int, piece: memoryview) -> None:
-    """Add a piece to the message that this direction is sending, while there is room for unfinished ones."""
-    if owner.kept + len(piece) <= limits.HELLO_BYTES_ALL:
-        pending.setdefault(key, bytearray()).extend(piece)
-        owner.kept += len(piece)
+def _keep(pending: dict[int, bytearray], owner: Tracker, key: int, piece: memoryview | bytes) -> None:
+    """Add a piece to the message that this direction is sending, as far as there is room for it."""
+    kept = pending.setdefault(key, bytearray())
+    piece = piece[: max(0, min(limits.HELLO_BYTES - len(kept), limits.HELLO_BYTES_ALL - owner.kept))]
+    kept.extend(piece)
+    owner.kept += len(piece)
+
+
+def _earlier(head_a: int, head_b: int, at: int, count: int) -> bytes:
+    """Bytes of a stream's head, from `at` on."""
+    return ((head_a << 56) | head_b).to_bytes(14, "big")[at : at + count]
 
 
 def _drop(pending: dict[int, bytearray], owner: Tracker, key: int) -> None:
@@ -1111,38 +1149,53 @@ def _drop(pending: dict[int, bytearray], owner: Tracker, key: int) -> None:
     buf=cython.uchar[::1], rows=cython.longlong[::1], ts=cython.longlong[::1], matrix=cython.schar[::1],
     out=cython.longlong[::1], count=cython.longlong[::1], r=cython.Py_ssize_t, f=cython.Py_ssize_t,
     d=cython.Py_ssize_t, b=cython.Py_ssize_t, ev=cython.int, kind=cython.longlong, i=cython.longlong,
-    m=cython.longlong,
+    m=cython.longlong, flags=cython.int, key=cython.longlong,
 )  # fmt: skip
-def _ssl2(buf, view, rows, ts, matrix, out, count, r, f, d, owner):  # type: ignore[no-untyped-def]
-    """A record in SSL 2.0 format: its hello, or the SSL 2.0 that follows."""
+def _ssl2(buf, view, rows, ts, matrix, out, count, r, f, d, pending, owner):  # type: ignore[no-untyped-def]
+    """A piece of a record in SSL 2.0 format: its hellos once they are whole, the SSL 2.0 that follows."""
     b = f * _T
     kind = rows[r + 3] & 0xFF
+    flags = rows[r + 9]
     i = rows[r + 7]
     m = rows[r + 8]
-    if kind == 1 and ts[b + _STATE] != _V_KEYED:
-        if ts[b + _HELLO_PACKET] == 0:
-            ts[b + _CLIENT] = d
-            ts[b + _ROLE] = 3
-        if m > 0:
-            ev = _hello(ts, f, d, 1, view, i + 1, m - 1, rows[r + 2], rows[r + 12], 2, owner)
-        else:  # it came in pieces, of which the first bytes are known
-            head = memoryview(bytearray(int(rows[r + 10]).to_bytes(7, "big")[1:]))
-            ev = _hello(ts, f, d, 1, head, 0, 6, rows[r + 2], rows[r + 12], 2, owner)
-    elif ts[b + _STATE] == _V_KEYED:
-        ev = _SSL2_OTHER
-    elif kind == 4:
+    if ts[b + _STATE] == _V_KEYED:
+        if flags & _FIRST:
+            _step(ts, matrix, rows, out, count, b, r, d, _SSL2_OTHER, kind)
+        return 0
+    if kind == 1 and flags & _FIRST and ts[b + _HELLO_PACKET] == 0:
+        ts[b + _CLIENT] = d
+        ts[b + _ROLE] = 3
+    if kind != 1 and kind != 4:
+        if flags & _FIRST:
+            ev = _SSL2_OTHER
+            if kind == 2:
+                ev = _SSL2_MASTER_KEY
+            elif kind == 0:
+                ev = _SSL2_ERROR
+            _step(ts, matrix, rows, out, count, b, r, d, ev, kind)
+        return 0
+    if not flags & _FIRST or not flags & _LAST or rows[r + 11] > 0:
+        key = f * 2 + d
+        if flags & _FIRST:
+            _drop(pending, owner, key)
+            _keep(pending, owner, key, _earlier(rows[r + 16], rows[r + 17], rows[r + 10], rows[r + 11]))
+        _keep(pending, owner, key, view[i : i + m])
+        if not flags & _LAST:
+            return 0
+        whole = pending.pop(key)
+        owner.kept -= len(whole)
+        view = memoryview(whole)
+        i = 0
+        m = len(whole)
+    if kind == 1:
+        ev = _hello(ts, f, d, 1, view, i + 1, m - 1, rows[r + 2], rows[r + 12], 2, owner)
+    else:
         ev = _SSL2_SERVER_HELLO
-        if m >= 2 and buf[i + 1] != 0:
+        if m >= 2 and view[i + 1] != 0:
             ev = _SSL2_SERVER_HELLO_HIT
         ts[b + _VERSION] = 2
         if ts[b + _SERVER_HELLO_PACKET] == 0:
             ts[b + _SERVER_HELLO_PACKET] = rows[r + 2]
-    elif kind == 2:
-        ev = _SSL2_MASTER_KEY
-    elif kind == 0:
-        ev = _SSL2_ERROR
-    else:
-        ev = _SSL2_OTHER
     _step(ts, matrix, rows, out, count, b, r, d, ev, kind)
     return 0
 
