@@ -78,6 +78,8 @@ class Field(IntEnum):
     OPENER = 31
     """Who opened the connection: 1 + direction by its SYN or the SYN+ACK to it; 3 + direction where neither
     was seen and the ports tell; 0 where nothing does."""
+    CLOCK_NS = 32
+    """Latest capture time when the last packet came: LAST_NS, unless the capture's clock has gone back."""
 
 
 FIELDS: Final = len(Field)
@@ -105,6 +107,7 @@ _ODD_TTL = cython.declare(cython.Py_ssize_t, int(Field.ODD_TTL_0))
 _FIRST_DATA = cython.declare(cython.Py_ssize_t, int(Field.FIRST_DATA_0))
 _START = cython.declare(cython.Py_ssize_t, int(Field.START_0))
 _OPENER = cython.declare(cython.Py_ssize_t, int(Field.OPENER))
+_CLOCK_NS = cython.declare(cython.Py_ssize_t, int(Field.CLOCK_NS))
 _NFIELDS = cython.declare(cython.Py_ssize_t, len(Field))
 _TCP = cython.declare(cython.int, int(Kind.TCP))
 _FIN = cython.declare(cython.int, 1)
@@ -289,7 +292,7 @@ def _track(  # type: ignore[no-untyped-def]
         if not fresh:
             b = slot * _NFIELDS
             # past its time-out a connection is another one, whether a block has ended since or not
-            idle = now - fields[b + _LAST_NS]
+            idle = time_ns[i] - fields[b + _LAST_NS]
             fresh = idle > _IDLE_TIMEOUT or (idle > _CLOSED_TIMEOUT and fields[b + _CLOSED] != 0)
             if (f & (_SYN_FLAG | _ACK)) == _SYN_FLAG:
                 late = (
@@ -332,6 +335,7 @@ def _track(  # type: ignore[no-untyped-def]
         direction[i] = d
         fields[b + _LAST_PACKET] = packet[i]
         fields[b + _LAST_NS] = time_ns[i]
+        fields[b + _CLOCK_NS] = now
         if fields[b + _PACKETS + d] == 0:
             fields[b + _TTL + d] = ttl[i]
             fields[b + _START + d] = isn if f & _SYN_FLAG else isn - 1
@@ -530,13 +534,13 @@ class FlowTable:
         if not len(live):
             return live
         fields = self.fields
-        idle = max(now_ns, int(self._scalars[4])) - fields[live, Field.LAST_NS]
+        idle = max(now_ns, int(self._scalars[4])) - fields[live, Field.CLOCK_NS]
         closed = fields[live, Field.CLOSED] != 0
         due = (closed & (idle > limits.CLOSED_TIMEOUT_NS)) | (idle > limits.IDLE_TIMEOUT_NS)
         if len(self._superseded):
             due |= np.isin(live, self._superseded)
         _retire_oldest(due, closed, fields[live, Field.CLOSED_NS], limits.CLOSED_CONNECTIONS)
-        _retire_oldest(due, ~due, fields[live, Field.LAST_NS], limits.OPEN_CONNECTIONS)
+        _retire_oldest(due, ~due, fields[live, Field.CLOCK_NS], limits.OPEN_CONNECTIONS)
         slots: npt.NDArray[np.int32] = live[due]
         return slots
 

@@ -56,7 +56,7 @@ class Stream(IntEnum):
     FIRST = 13
     """Sequence number of stream offset 0."""
     HELD_NS = 14
-    """Capture time of the last segment that was held."""
+    """Latest capture time when a segment was held last."""
     LAST_ACK = 15
     """The peer's latest acknowledgment of this direction's bytes."""
     CONFIRMED = 16
@@ -368,7 +368,7 @@ def _hold(st, pool, scalars, stream, seq, offset, length, captured, packet, time
     scalars[_HELD_ALL] += 1
     scalars[_HELD_BYTES] += captured
     st[s + _HELD] += 1
-    st[s + _HELD_NS] = time_ns
+    st[s + _HELD_NS] = scalars[_NOW]
     at = st[s + _HEAD]
     if at == 0:
         pool[p + _P_LINK] = 0
@@ -550,6 +550,7 @@ def _reassemble(  # type: ignore[no-untyped-def]
     for i in range(n):
         if time_ns[i] > now:
             now = time_ns[i]
+            scalars[_NOW] = now
         f = flow[i]
         if f < 0:
             continue
@@ -645,7 +646,6 @@ def _reassemble(  # type: ignore[no-untyped-def]
                 st[s + _BLOCKED] += 1
                 if st[s + _BLOCKED] >= _PATIENCE and _received(st, s, (f * 2 + 1 - k) * _S):
                     _give_up(st, pool, out, scalars, f, k, False)
-    scalars[_NOW] = now
 
 
 @cython.locals(
