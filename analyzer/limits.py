@@ -85,8 +85,8 @@ RECORD_ROWS: Final = 1 << 18
 """Record rows given at a time; a largest packet of one-byte pieces fits in it."""
 
 PRELUDE_BYTES: Final = 16_384
-"""First bytes of a stream in which a ClientHello is looked for behind other bytes of its segment. At the start of a
-segment one is found anywhere."""
+"""First bytes of a stream in which a ClientHello is looked for behind other bytes of its segment. At the start
+of a segment one is found anywhere."""
 
 LOW_RUN_BYTES: Final = 128
 """nf_conntrack_tls, suspicious_sequence_length: a run of more bytes below 0x80 is reported. By chance:
@@ -135,11 +135,11 @@ RETIRED_AT_ONCE: Final = 4096
 CONNECTION_ROW_BYTES: Final = 1800
 """About what a finished connection takes in memory, its texts included; measured."""
 
-SPILL_BYTES: Final = 48 << 20
-"""Finished connections that wait in memory before they go to an Arrow file: about 28,000."""
+SPILL_BYTES: Final = 24 << 20
+"""Finished connections that wait in memory before they go to an Arrow file: about 14,000."""
 
-SPILL_FINDINGS: Final = 20_000
-"""Findings that wait in memory, likewise: about 30 MB."""
+SPILL_FINDINGS: Final = 12_000
+"""Findings that wait in memory, likewise: about 20 MB."""
 
 CERTIFICATES_PER_MESSAGE: Final = 100
 """Certificates of one message that are kept; chains have two to four."""

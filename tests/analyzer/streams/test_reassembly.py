@@ -137,12 +137,17 @@ def test_the_streams_come_out_whole_and_in_causal_order(drawn):
     st.integers(1, 30),
 )
 def test_any_segments_give_the_same_in_both_forms_and_in_any_blocks(seen, block):
-    expected = feed(kernel, seen)
-    assert feed(UNCOMPILED, seen, block=block) == expected
+    expected = by_flow(feed(kernel, seen))
+    assert by_flow(feed(UNCOMPILED, seen, block=block)) == expected
     delivered: dict[int, int] = {}
     for piece in expected:
         assert piece.position == delivered.get(piece.stream, 0) + piece.gap
         delivered[piece.stream] = piece.position + len(piece.data)
+
+
+def by_flow(pieces: list[Piece]) -> list[Piece]:
+    """Connections are nothing to each other: which one's time-out comes first depends on the blocks."""
+    return sorted(pieces, key=lambda piece: piece.stream >> 1)
 
 
 # what a tap does
