@@ -85,8 +85,8 @@ RECORD_ROWS: Final = 1 << 18
 """Record rows given at a time; a largest packet of one-byte pieces fits in it."""
 
 PRELUDE_BYTES: Final = 16_384
-"""First bytes of a stream in which a ClientHello is looked for behind other bytes of its segment. At the start
-of a segment one is found anywhere."""
+"""First bytes of a stream in which a ClientHello is looked for behind other bytes of its segment. At the
+start of a segment one is found anywhere."""
 
 LOW_RUN_BYTES: Final = 128
 """nf_conntrack_tls, suspicious_sequence_length: a run of more bytes below 0x80 is reported. By chance:
