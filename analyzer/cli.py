@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, TextIO
@@ -15,6 +16,7 @@ from typing import Annotated, Final, TextIO
 import typer
 
 from analyzer.command import FOUND, fail, guarded, one_of, output, say
+from analyzer.errors import SlowKernels
 from analyzer.model import Severity
 from analyzer.report import FORMATS, Detail, Options
 from analyzer.report.progress import Progress
@@ -135,6 +137,9 @@ def analyze(
 
     from analyzer import pipeline
 
+    if pipeline.uncompiled():
+        say("the kernels are not compiled, so this is slow: install a C compiler and reinstall tlswall")
+        warnings.simplefilter("ignore", SlowKernels)
     # a hundred thousand rows and no cycles among them: collecting garbage would cost a tenth of the time
     gc.freeze()
     gc.set_threshold(200_000, 50, 50)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+class SlowKernels(UserWarning):
+    """The kernels run uncompiled: everything works, about a hundred times slower."""
+
+
 class CaptureError(Exception):
     """A file that can't be read as a capture, or can't be read further.
 

@@ -9,6 +9,7 @@ the detectors and go to the store.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from analyzer import connections, limits
 from analyzer.analysis import Analysis
-from analyzer.capture import CaptureInfo, CaptureIssue, RawPackets
+from analyzer.capture import CaptureInfo, CaptureIssue, RawPackets, framing
 from analyzer.capture.source import open_capture
 from analyzer.columns import decode
 from analyzer.columns.fragments import FragmentReassembler
@@ -25,10 +26,13 @@ from analyzer.columns.packets import Columns
 from analyzer.columns.schema import Kind as PacketKind
 from analyzer.detect import DETECTORS, RULES
 from analyzer.detect.base import Detector, Evidence, Hit, findings
-from analyzer.errors import CaptureError
+from analyzer.errors import CaptureError, SlowKernels
+from analyzer.flows import table
 from analyzer.flows.table import Field, FlowTable
 from analyzer.profile import ProfileJudge
+from analyzer.streams import reassembly
 from analyzer.streams.reassembly import Reassembler
+from analyzer.tls import hello, nf_conntrack_tls, records, tracker
 from analyzer.tls.records import RecordWalk
 from analyzer.tls.tracker import Event, Tracker
 from analyzer.wire.linktypes import name_of
@@ -62,6 +66,13 @@ def analyze(
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; there are {', '.join(PROFILES)}")
+    slow = uncompiled()
+    if slow:
+        warnings.warn(
+            f"{len(slow)} kernels are not compiled, so this is slow: install a C compiler and reinstall",
+            SlowKernels,
+            stacklevel=2,
+        )
     named = [paths] if isinstance(paths, str | Path) else list(paths)
     analysis = Analysis(tables)
     done = packets = 0
@@ -98,6 +109,12 @@ def analyze(
         )
         analysis.add(connections.join([]), findings(RULES, across))
     return analysis
+
+
+def uncompiled() -> tuple[str, ...]:
+    """Kernels that run as plain Python, because no compiler worked when tlswall was installed."""
+    kernels = (framing, decode, table, reassembly, records, tracker, hello, nf_conntrack_tls)
+    return tuple(kernel.__name__ for kernel in kernels if not kernel.COMPILED)
 
 
 def attempt(detector: Detector, analysis: Analysis, hits: Iterator[Hit]) -> Iterator[Hit]:

@@ -29,6 +29,7 @@ SAMPLE = ROOT / "samples/captures/heartbleed-success.pcap"
 def pipeline(monkeypatch, analysis):
     """Stands for analyzer.pipeline; records how it was called."""
     module = ModuleType("analyzer.pipeline")
+    module.uncompiled = tuple
     module.calls = []
 
     def analyze(paths, **options):
