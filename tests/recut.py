@@ -1,7 +1,7 @@
 """Captures as lists of TCP segments: cut again, joined into one, written.
 
-A conversation means the same however TCP cuts it into segments, and whatever else lies in its capture. That is
-tested with the crafted captures, all at once: `together` moves each to addresses and times of its own.
+A conversation means the same however TCP cuts it into segments, and whatever else lies in its capture. This is
+tested with the crafted captures, all in one: `together` moves each to addresses and times of its own.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from analyzer import pipeline
 from analyzer.analysis import Analysis
+from analyzer.report.base import Options
+from analyzer.report.json_output import render_json
 
 SAMPLES: Final = Path(__file__).parents[1] / "samples"
 CRAFTED: Final = sorted((SAMPLES / "crafted").glob("*.pcap"))
@@ -89,12 +92,17 @@ def pcap(segments: Iterable[Segment]) -> bytes:
     return b"".join(parts)
 
 
-def together(paths: Iterable[Path]) -> list[Segment]:
-    """All captures one after the other, ten minutes apart, each with addresses that no other has."""
+def together(paths: Iterable[Path], *, at_once: bool = False) -> list[Segment]:
+    """All captures in one, each with addresses that no other has.
+
+    Args:
+        paths: Captures.
+        at_once: All begin at the same time, instead of each ten minutes after the one before.
+    """
     joined: list[Segment] = []
+    begin = 0
     for number, path in enumerate(paths):
         segments = read(path)
-        begin = joined[-1].time_us + 600_000_000 if joined else 0
         prefix = struct.pack("!BH", 10, number)
         hosts: dict[bytes, bytes] = {}
         for one in segments:
@@ -107,7 +115,17 @@ def together(paths: Iterable[Path]) -> list[Segment]:
                     target=hosts[one.target],
                 )
             )
+        if not at_once:
+            begin = joined[-1].time_us + 600_000_000
+    if at_once:
+        joined.sort(key=lambda one: one.time_us)
     return joined
+
+
+def name_of(home: str, paths: Sequence[Path]) -> str:
+    """The capture whose hosts have this prefix."""
+    numbers = home.split(".")
+    return paths[int(numbers[1]) * 256 + int(numbers[2])].stem if numbers[0] == "10" else home
 
 
 def cut(segments: Iterable[Segment], borders: Callable[[int], Sequence[int]]) -> list[Segment]:
@@ -147,26 +165,44 @@ def analyse(path: Path, segments: Iterable[Segment]) -> Analysis:
 
 
 def said(analysis: Analysis) -> dict[str, list[str]]:
-    """All that is said of a capture, by host prefix, without numbers of packets: cuts change them."""
+    """All that is said of a capture, by host prefix, without numbers of packets and connections."""
     lines: dict[str, list[str]] = {}
     homes: dict[int | None, str] = {}
     for row in analysis.iter_connections():
-        home = str(row["client"]["address"]).rpartition(".")[0]  # type: ignore[index]
+        home = _home(str(row["client"]["address"]))  # type: ignore[index]
         homes[row["connection"]] = home  # type: ignore[index]
         lines.setdefault(home, []).append(str(_unnumbered(row)))
     for finding in analysis.iter_findings():
-        home = homes.get(finding.connection, "across")
-        shown = {
-            name: getattr(finding, name)
-            for name in ("id", "severity", "action", "connection", "offender", "victims")
-        }
+        names = ("id", "severity", "action", "offender", "victims")
+        shown = {name: getattr(finding, name) for name in names}
+        home = _home(finding.offender) if finding.offender else homes.get(finding.connection, "several")
         lines.setdefault(home, []).append(f"{shown} {_unnumbered(dict(finding.evidence))}")
-    return lines
+    return {home: sorted(of_home) for home, of_home in lines.items()}
+
+
+def _home(address: str) -> str:
+    return address.rpartition(".")[0] if "." in address else address[:-2]
+
+
+NUMBERED: Final = ("connection", "connections", "known_from")
+PIECEWISE: Final = ("run", "text", "entropy_bits_per_byte", "printable_percent")
+"""Evidence that is told of the segment at hand, not of the whole record."""
 
 
 def _unnumbered(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _unnumbered(inner) for name, inner in value.items() if "packet" not in name}
+        return {
+            name: inner[:2] if name.endswith("bytes") and isinstance(inner, str) else _unnumbered(inner)
+            for name, inner in value.items()  # of bytes as many are shown as the segment holds
+            if "packet" not in name and name not in NUMBERED + PIECEWISE
+        }
     if isinstance(value, list | tuple):
         return [_unnumbered(inner) for inner in value]
     return value
+
+
+def json_of(analysis: Analysis) -> bytes:
+    """The JSON document."""
+    out = BytesIO()
+    render_json(analysis, out, Options())
+    return out.getvalue()

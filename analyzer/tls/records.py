@@ -342,9 +342,10 @@ def _record_begins(buf, st, s, i, end, position, sync, gap):  # type: ignore[no-
     b = buf[i]
     if b < 20 or b > 24 or (n >= 2 and buf[i + 1] != 3):
         return False
-    hello = n >= 9 and b == 22 and (buf[i + 5] == 1 or buf[i + 5] == 2) and buf[i + 6] <= 1
-    if n >= 3 and buf[i + 2] > 4 and not hello:
+    hello = b == 22 and (n < 6 or buf[i + 5] == 1 or buf[i + 5] == 2) and (n < 7 or buf[i + 6] <= 1)
+    if n >= 3 and buf[i + 2] > 4 and not (hello and (n >= 9 or position == 0)):
         return False  # no version in use: only a hello behind it makes it a record
+    hello = hello and n >= 9
     if n < 5:
         return position == 0 or b == 22
     length = (buf[i + 3] << 8) | buf[i + 4]
@@ -704,6 +705,9 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                         length = st[s + _HEADER] & 0xFFFF
                 if not bad and st[s + _CONFIRM] > 0 and not _plausible(kind, version, length):
                     bad = True
+                if version > 0x0304 and st[s + _RECORDS] == 0 and not st[s + _EVER] and st[s + _POSITION] > 0:
+                    bad = True  # behind other bytes only a version in use is taken for a record's
+                    version = 0
                 if bad:
                     st[s + _HEADER_BYTES] = 0
                     if st[s + _CONFIRM] > 0 or (st[s + _RECORDS] == 0 and version >> 8 != 3):
