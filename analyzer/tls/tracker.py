@@ -49,7 +49,8 @@ class Tls(IntEnum):
     CLOSING_0 = 6
     CLOSING_1 = 7
     NEED_0 = 8
-    """Handshake message in assembly: body bytes still to come."""
+    """Handshake message in assembly: body bytes still to come; -1 in a record of which bytes are missing,
+    where no message can be found any more."""
     NEED_1 = 9
     MESSAGE_HEAD_0 = 10
     """Its header bytes so far, big-endian."""
@@ -762,7 +763,7 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
             continue
         if flags & (_GAP | _RESYNC):
             ts[b + _UNORDERED] = 1
-            ts[b + _NEED + d] = 0
+            ts[b + _NEED + d] = -1 if kind == 22 and not flags & _FIRST else 0
             ts[b + _HEAD_BYTES + d] = 0
             ts[b + _HEAD + d] = 0
             ts[b + _UNSETTLED + d] = 0
@@ -908,6 +909,10 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
             _step(ts, matrix, rows, out, count, b, r, d, ev, 0)
         elif kind == 22:
             end = i + rows[r + 8]
+            if ts[b + _NEED + d] < 0:
+                if not flags & _FIRST:
+                    continue
+                ts[b + _NEED + d] = 0
             if ts[b + _UNSETTLED + d] or (
                 flags & _FIRST and ts[b + _NEED + d] == 0 and ts[b + _HEAD_BYTES + d] == 0
             ):
@@ -941,7 +946,8 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                         _step(ts, matrix, rows, out, count, b, r, d, _CLEAR_HANDSHAKE, message)
                         continue
                 elif (state == _UNKNOWN or ts[b + _EARLY_CCS]) and (
-                    not _known_message(message) or size > 0x20000
+                    # a HelloRequest stands alone; zeros begin the explicit nonce of a first GCM record
+                    not _known_message(message) or size > 0x20000 or (message == 0 and length != 4)
                 ):
                     clear = False
                 if not clear:
