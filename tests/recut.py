@@ -1,6 +1,6 @@
 """Captures as lists of TCP segments: cut again, joined into one, written.
 
-A conversation means the same however TCP cuts it into segments, and whatever else lies in its capture. This is
+A conversation means the same however TCP cuts it into segments, and whatever else lies in its capture. It is
 tested with the crafted captures, all in one: `together` moves each to addresses and times of its own.
 """
 

@@ -247,5 +247,5 @@ def test_what_is_not_known_is_refused(tmp_path):
         pipeline.analyze(SHIPPED[0], profile="strict")
     with pytest.raises(ValueError, match="unknown table flows"):
         pipeline.analyze(SHIPPED[0], tables=["flows"])
-    with pytest.raises(CaptureError, match="missing.pcap"):
+    with pytest.raises(CaptureError, match=r"missing\.pcap"):
         pipeline.analyze(tmp_path / "missing.pcap")
