@@ -90,6 +90,9 @@ def analyze(
 
         try:
             engine.run(str(path), report)
+            if not engine.info.packets and engine.info.errors:
+                first = engine.info.errors[0]
+                raise CaptureError(engine.info.path, first.offset, first.why)
         except CaptureError as error:
             if len(named) == 1:
                 raise

@@ -78,6 +78,8 @@ def _read(analysis: Analysed) -> str:
 
 def _connections(analysis: Analysed, tally: Tally) -> str:
     tcp, tls = analysis.totals.get("tcp_connections", 0), tally.connections
+    if not tcp:
+        return "No TCP connection."
     share = {0: "none of them TLS", tcp: "all of them TLS"}.get(tls, f"{tls:,} of them TLS")
     if tcp == 1:
         share = "TLS" if tls else "not TLS"
