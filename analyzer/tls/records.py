@@ -705,8 +705,13 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                         length = st[s + _HEADER] & 0xFFFF
                 if not bad and st[s + _CONFIRM] > 0 and not _plausible(kind, version, length):
                     bad = True
-                if version > 0x0304 and st[s + _RECORDS] == 0 and not st[s + _EVER] and st[s + _POSITION] > 0:
-                    bad = True  # behind other bytes only a version in use is taken for a record's
+                if (
+                    version > 0x0304
+                    and st[s + _RECORDS] == 0
+                    and not st[s + _EVER]
+                    and (st[s + _POSITION] > 0 or kind != 22)
+                ):
+                    bad = True  # but for a hello at its start a stream begins with a version in use
                     version = 0
                 if bad:
                     st[s + _HEADER_BYTES] = 0
@@ -786,6 +791,7 @@ def _walk(buf, chunks, st, out, count, xlog, histogram, begin):  # type: ignore[
                     out, count, st, chunks, s, c, _SSL2 | st[s + _TYPE], i, m, i + m, flags,
                     st[s + _HEAD_A], k,
                 )  # fmt: skip
+                st[s + _BODY] = 0
                 st[s + _BODY_BYTES] = 0
                 i += m
                 if st[s + _REMAINING] == 0 and st[s + _RECORDS] == 1 and st[peer + _MODE] == _M_UNDECIDED:
