@@ -27,7 +27,7 @@ def compare(path: str | Path) -> list[Difference]:
 
     Raises:
         TsharkMissing: There is no tshark.
-        CaptureError: We, tshark or scapy can't read the file.
+        CaptureError: We or tshark can't read the file; where scapy can't, that is a difference.
     """
     from analyzer.analysis import Analysis
     from analyzer.crosscheck.connections import compare_connections
@@ -44,8 +44,21 @@ def compare(path: str | Path) -> list[Difference]:
     packets = packet_columns_from_blocks(columns for _, columns in engine.blocks(str(path), lambda _: None))
     analysis = analyze(path, tables=["messages"])
     rows = list(analysis.iter_connections())
+    try:
+        differences = compare_packets(packets, packet_columns_from_scapy(path))
+    except CaptureError as error:
+        differences = [
+            Difference(
+                where="capture",
+                field="packets",
+                ours=len(packets["packet"]),
+                theirs=None,
+                opinion="scapy",
+                explanation=f"{error.why}; the packets were not compared",
+            )
+        ]
     return [
-        *compare_packets(packets, packet_columns_from_scapy(path)),
+        *differences,
         *compare_connections(rows, streams),
         *compare_messages(our_messages(analysis.messages), rows, streams),
     ]

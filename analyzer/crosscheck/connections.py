@@ -40,6 +40,7 @@ def compare_connections(ours: Iterable[Row], theirs: Iterable[TlsConnection]) ->
                     ours=row is not None,
                     theirs=stream is not None,
                     opinion="tshark",
+                    explanation=_why_only_ours(row) if row else _why_only_theirs(stream),
                 )
             )
         else:
@@ -106,7 +107,21 @@ def _their_alerts(stream: TlsConnection) -> Iterator[str]:
         yield f"{alert.packet} {side}{level} {description}"
 
 
-# --- explanations: each looks at one way in which tshark works ------------------------------------
+# --- explanations: each looks at one way in which tshark, or tlswall, works -----------------------
+
+
+def _why_only_ours(row: Row) -> str | None:
+    if row.get("starttls"):
+        return f"tshark finds TLS behind {row['starttls']} only where its dissector has followed the dialogue"
+    if row.get("ja3") is None and row.get("version") is None:
+        return "neither hello was captured: tshark then knows TLS by its ports"
+    return None
+
+
+def _why_only_theirs(stream: TlsConnection | None) -> str | None:
+    if stream is not None and stream.client is None:
+        return "neither hello was captured: tlswall then waits for three records in a row"
+    return None
 
 
 def _null_cipher(field: str, row: Row, stream: TlsConnection) -> str | None:
@@ -127,7 +142,15 @@ def _after_change_cipher_spec(field: str, row: Row, stream: TlsConnection) -> st
     return None
 
 
+def _missing_bytes(field: str, row: Row, stream: TlsConnection) -> str | None:
+    fewer = len(stream.alerts) < len(row["alerts"])
+    if field == "alerts" and fewer and set(row["sync"].values()) != {"synced"}:
+        return "bytes are missing in the capture: tshark does not find the next record behind them"
+    return None
+
+
 _EXPLANATIONS: Final[tuple[Callable[[str, Row, TlsConnection], str | None], ...]] = (
     _null_cipher,
     _after_change_cipher_spec,
+    _missing_bytes,
 )

@@ -169,10 +169,20 @@ def _missing_bytes(pair: Pair) -> str | None:
     return None
 
 
+def _unfinished(pair: Pair) -> str | None:
+    if pair.theirs is not None or pair.ours is None or pair.ours.kind != "heartbeat":
+        return None
+    theirs = sum(message.kind == "heartbeat" for message in pair.stream.messages)
+    if sum(pair.stream.records[side, ContentType.HEARTBEAT] for side in (*Side, None)) == theirs:
+        return "its record is not complete in the capture: tlswall judges a heartbeat by its beginning"
+    return None
+
+
 _EXPLANATIONS: Final[tuple[Callable[[Pair], str | None], ...]] = (
     _out_of_order,
     _very_long,
     _missing_bytes,
     _behind_change_cipher_spec,
     _behind_tls13_server_hello,
+    _unfinished,
 )

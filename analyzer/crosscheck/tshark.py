@@ -33,6 +33,7 @@ OPTIONS: Final = ("-n", "-o", "tcp.reassemble_out_of_order:TRUE")
 
 FIELDS: Final = (
     "frame.number",
+    "frame.protocols",
     "tcp.stream",
     "ip.src",
     "ip.dst",
@@ -152,7 +153,9 @@ def tls_frames(path: str | Path) -> Iterator[TlsFrame]:
     for values in _lines(path):
         if "tcp.stream" not in values:  # QUIC, DTLS, EAP
             continue
-        family = "ip" if "ip.src" in values else "ipv6"
+        # of tunnels every header is there; the innermost carries the segment
+        layers = reversed(values["frame.protocols"][0].split(":"))
+        family = next(layer for layer in layers if layer in ("ip", "ipv6"))
         yield TlsFrame(
             packet=int(values["frame.number"][0]),
             stream=int(values["tcp.stream"][-1]),
