@@ -18,6 +18,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -196,6 +197,7 @@ def dissect(path: str | Path, packet: int) -> str:
 
 def _dissect(path: str | Path, number: int) -> str:
     import pyshark
+    from pyshark.capture.capture import TSharkCrashException
 
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -209,7 +211,11 @@ def _dissect(path: str | Path, number: int) -> str:
     try:
         packet = next(iter(capture), None)
     finally:
-        capture.close()
+        # pyshark kills tshark, which may just have ended; asyncio then makes 255 of its status, and close() a
+        # crash. What it raises before that comes through.
+        with suppress(TSharkCrashException):
+            capture.close()
+        capture._running_processes.clear()  # else __del__ closes again, with a closed loop
         loop.close()
     if packet is None:
         raise ValueError(f"{path} has no packet {number}")
