@@ -292,7 +292,7 @@ def _track(  # type: ignore[no-untyped-def]
         if not fresh:
             b = slot * _NFIELDS
             # past its time-out a connection is another one, whether a block has ended since or not
-            idle = time_ns[i] - fields[b + _LAST_NS]
+            idle = now - fields[b + _CLOCK_NS]
             fresh = idle > _IDLE_TIMEOUT or (idle > _CLOSED_TIMEOUT and fields[b + _CLOSED] != 0)
             if (f & (_SYN_FLAG | _ACK)) == _SYN_FLAG:
                 late = (
