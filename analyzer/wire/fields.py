@@ -6,6 +6,8 @@ Source: the RFCs named in wire.headers; names are nft's (`ip saddr` is "ip.saddr
 
 An offset is from the start of the field's layer and assumes nothing variable before the field: payload starts
 behind TCP's options, and tls.* and ssl2.* fields are where they are in the *first* record of that payload.
+What a ServerHello has behind its session_id has two names: tls.sid0.* where that is empty, tls.sid32.* where
+it has 32 bytes; whoever tests such a field tests tls.session_id_length too.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ class Field(NamedTuple):
 
 
 _BODY: Final = headers.TLS_RECORD.itemsize + headers.TLS_HANDSHAKE.itemsize
+_SESSION_ID: Final = _BODY + headers.TLS_HELLO.itemsize
 
 # fmt: off
 _HEADERS: Final = (
@@ -58,6 +61,9 @@ _HEADERS: Final = (
     ("tls",   headers.TLS_RECORD,     Layer.PAYLOAD,    0),
     ("tls",   headers.TLS_HANDSHAKE,  Layer.PAYLOAD,    headers.TLS_RECORD.itemsize),
     ("tls",   headers.TLS_HELLO,      Layer.PAYLOAD,    _BODY),
+    ("tls",   headers.TLS_SESSION_ID,   Layer.PAYLOAD,    _SESSION_ID),
+    ("tls.sid0",   headers.TLS_SERVER_CHOICE,  Layer.PAYLOAD, _SESSION_ID),
+    ("tls.sid32",  headers.TLS_SERVER_CHOICE,  Layer.PAYLOAD, _SESSION_ID + headers.TLS_SESSION_ID.itemsize),
     ("tls",   headers.TLS_ALERT,      Layer.PAYLOAD,    headers.TLS_RECORD.itemsize),
     ("tls",   headers.TLS_HEARTBEAT,  Layer.PAYLOAD,    headers.TLS_RECORD.itemsize),
     ("ssl2",  headers.SSL2_HELLO,     Layer.PAYLOAD,    0),

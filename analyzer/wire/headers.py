@@ -138,6 +138,22 @@ TLS_HANDSHAKE: Final = np.dtype([("handshake_type", "u1"), ("handshake_length", 
 TLS_HELLO: Final = np.dtype([("client_version", ">u2"), ("random", "V32"), ("session_id_length", "u1")])
 """RFC 8446 4.1.2: how ClientHello and, alike, ServerHello open."""
 
+TLS_SESSION_ID: Final = np.dtype([("session_id", "V32")])
+"""RFC 5246 7.4.1.2: behind its length, where that is 32."""
+
+TLS_SERVER_CHOICE: Final = np.dtype(
+    [
+        ("cipher_suite", ">u2"),
+        ("compression_method", "u1"),
+        ("extensions_length", ">u2"),
+        ("extension_type", ">u2"),
+        ("extension_length", ">u2"),
+        ("selected_version", ">u2"),
+    ]
+)
+"""RFC 5246 7.4.1.3, RFC 8446 4.1.3, 4.2.1: a ServerHello behind session_id, as far as its first extension.
+`selected_version` is what that one holds where it is supported_versions."""
+
 TLS_ALERT: Final = np.dtype([("alert_level", "u1"), ("alert_description", "u1")])
 """RFC 8446 6."""
 

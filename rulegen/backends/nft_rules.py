@@ -31,7 +31,8 @@ from rulegen.backends.nft_text import (
 )
 from rulegen.errors import InvalidRuleset, Unsupported
 from rulegen.ir.match import Match
-from rulegen.ir.rule import Chain, Rule, Ruleset, Verdict
+from rulegen.ir.rule import Chain, Limit, Rule, Ruleset, Verdict
+from rulegen.lower.first_record import first_record, narrowed
 from rulegen.lower.literals import MANY, Conjunction, Has, Is, Literal, Load, Normal, Within
 from rulegen.lower.normal import lower_match
 from rulegen.lower.ranges import Ranges
@@ -71,7 +72,7 @@ class Writer:
 
     def _enter(self, chain: Chain) -> None:
         """From the base chain to a policy's."""
-        normal = _possible(chain.guard, f"guard of {chain.name}")
+        normal = _possible(first_record(chain.guard), f"guard of {chain.name}")
         target, note = identifier("policy", chain.name), f"({chain.name}) candidates"
         if _inline(normal):
             self.entries.append(self._line(chain.name, normal.common, f"jump {target}", note))
@@ -83,7 +84,7 @@ class Writer:
 
     def _rule(self, lines: list[str], rule: Rule) -> list[str]:
         """Append a rule to a policy's chain. Returns the chain where the policy's next rule belongs."""
-        normal = _possible(rule.match, f"rule {rule.name}")
+        normal = _possible(first_record(rule.match), f"rule {rule.name}")
         fidelity = _fidelity(rule, normal, self.ruleset)
         self.fidelity.append(fidelity)
         lines += map(remark, (f"{rule.name}: {rule.meaning}", "; ".join((fidelity.level, *fidelity.notes))))
@@ -220,6 +221,9 @@ def _fidelity(rule: Rule, normal: Normal, ruleset: Ruleset) -> Fidelity:
     elif Layer.TRANSPORT in layers and not ruleset.defragment:
         level = Level.WIDER
         notes.append("the body of an IP fragment may be taken for ports")
-    if rule.limit is not None:
+    for fewer in sorted(narrowed(rule.match)):
+        level = Level.NARROWER if fewer else Level.WIDER
+        notes.append("a record behind the first of a packet is not seen")
+    if isinstance(rule.limit, Limit):
         notes.append("the rate is counted with the kernel's clock")
     return Fidelity(rule=rule.name, level=level, notes=tuple(notes))

@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from analyzer.wire.fields import Layer
-from rulegen.ir.match import InDirection, InState, State, carrier
-from rulegen.ir.rule import Learn, Limit, SetMark, Verdict
-from rulegen.lower.literals import Found, Has, Is, Literal, Load, MarkIs, Within, load_of
+from rulegen.ir.match import Contains, InDirection, InState, ServerName, SomeRecord, State, carrier
+from rulegen.ir.rule import ConnectionLimit, Learn, Limit, SetMark, Verdict
+from rulegen.lower.literals import Finds, Found, Has, Is, Literal, Load, MarkIs, Within, load_of
 from rulegen.lower.ranges import Ranges, complement
 
 OFFSET_MAX: Final = 255
@@ -69,6 +69,12 @@ _VERDICTS: Final = {
     Verdict.CONTINUE: "",
 }
 
+_SEARCHES: Final = {
+    Contains: "bytes anywhere in the payload",
+    ServerName: "the server_name of a ClientHello",
+    SomeRecord: "a record behind the first",
+}
+
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9 ._,:;/#@()+=<>\[\]-]")
 
 
@@ -105,6 +111,8 @@ def words(literal: Literal, ranges_set: str | None = None) -> str:
             return f"@ih,{8 * (payload_bytes - 1)},8 >= 0"
         case Found(fields, name, missing):
             return f"{key_of(fields)} {'!= ' if missing else ''}@{identifier('set', name)}"
+        case Finds(search):
+            raise CantSay(f"{_SEARCHES[type(search)]}, which is at no fixed place")
         case InState(states):
             return f"ct state {','.join(state for state in State if state in states)}"
         case InDirection(direction):
@@ -190,8 +198,10 @@ def effect_words(effect: SetMark | Learn) -> str:
             return f"update @{identifier('set', name)} {{ {key_of(fields)} timeout {duration(timeout_s)} }}"
 
 
-def limit_words(limit: Limit, counted: str) -> str:
+def limit_words(limit: Limit | ConnectionLimit, counted: str) -> str:
     """`counted` names the set that counts per key, for a limit that has a key."""
+    if isinstance(limit, ConnectionLimit):
+        return f"add @{counted} {{ {key_of(limit.key)} ct count over {limit.connections} }}"
     rate = f"limit rate over {limit.packets}/{limit.per} burst {limit.burst} packets"
     return f"update @{counted} {{ {key_of(limit.key)} {rate} }}" if limit.key else rate
 

@@ -23,6 +23,7 @@ from rulegen.ir.match import (
     CARRIER,
     PROTOCOLS,
     And,
+    Contains,
     Exceeds,
     InState,
     Interval,
@@ -34,14 +35,29 @@ from rulegen.ir.match import (
     Or,
     Present,
     Protocol,
+    ServerName,
+    SomeRecord,
     Test,
     carrier,
 )
-from rulegen.ir.rule import ENDS, Chain, Learn, Rule, Ruleset, SetDeclaration, SetMark, Verdict
+from rulegen.ir.rule import (
+    ENDS,
+    Chain,
+    ConnectionLimit,
+    Learn,
+    Rule,
+    Ruleset,
+    SetDeclaration,
+    SetMark,
+    Verdict,
+)
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _NAME_LENGTH: Final = 40
 """A comment has 128 characters for the rule's name and its origin."""
+_HOST: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*")
+HOST_MAX: Final = 253
+"""RFC 1035 2.3.4, as text without the root's dot."""
 _PERIODS: Final = ("second", "minute", "hour", "day")
 _EXCLUSIVE: Final = ({"ip", "ip6"}, {"tcp", "udp"})
 MARK_BITS: Final = 32
@@ -115,7 +131,11 @@ def _rule(rule: Rule, chain: Chain, sets: dict[str, SetDeclaration]) -> Iterator
                     yield f"learns into {name} for no time"
     if rule.verdict is Verdict.RESET and "tcp" not in set(_carriers(And((chain.guard, rule.match)))):
         yield "resets packets that need not be TCP"
-    if rule.limit is not None:
+    if isinstance(rule.limit, ConnectionLimit):
+        if rule.limit.connections <= 0:
+            yield "a limit of nothing"
+        yield from _fields(rule.limit.key)
+    elif rule.limit is not None:
         if rule.limit.per not in _PERIODS:
             yield f"a limit per {rule.limit.per}; there are {', '.join(_PERIODS)}"
         if rule.limit.packets <= 0 or rule.limit.burst <= 0:
@@ -154,6 +174,18 @@ def _match(match: Match, sets: dict[str, SetDeclaration]) -> Iterator[str]:
                 yield f"looks into {name}, which is not declared"
             elif not _same_kind(fields, sets[name].fields):
                 yield f"looks for {_key(fields)} in {name}, a set of {_key(sets[name].fields)}"
+        case SomeRecord(inner, records):
+            yield from _match(inner, sets)
+            if records < 1:
+                yield "one of no records"
+            if any(not field.startswith("tls.") for field in _tested(inner)):
+                yield "looks for a record by what is not in it"
+        case Contains(pattern):
+            if not pattern:
+                yield "looks for no bytes"
+        case ServerName(name):
+            if not _HOST.fullmatch(name) or len(name) > HOST_MAX:
+                yield f"{name!r} is no host name in lower-case ASCII"
         case Protocol(name):
             if name not in PROTOCOLS:
                 yield f"protocol {name}; there are {', '.join(PROTOCOLS)}"
@@ -186,6 +218,21 @@ def _intervals(intervals: Iterable[Interval], width_bits: int, field: str) -> It
             yield f"{low:#x}-{high:#x} does not fit {field}, {width_bits} bits"
         elif low > high:
             yield f"{field} in {low:#x}-{high:#x}, which holds nothing"
+
+
+def _tested(match: Match) -> Iterator[str]:
+    """Fields, or else protocols and connection facts by the name of their class, that a match looks at."""
+    match match:
+        case And(matches) | Or(matches):
+            yield from flatten.from_iterable(map(_tested, matches))
+        case Not(inner):
+            yield from _tested(inner)
+        case Test(field) | Present(field):
+            yield field
+        case Exceeds(field, _, other):
+            yield from (field, other)
+        case _:
+            yield type(match).__name__
 
 
 def _fields(names: Iterable[str]) -> Iterator[str]:
@@ -229,6 +276,8 @@ def _carriers(match: Match) -> Iterator[str]:
                 yield from (carrier(field) for field in fields if field in FIELDS)
             case Protocol(name):
                 yield name
+            case SomeRecord() | Contains() | ServerName():
+                yield "tcp"
             case Or(matches) if matches:
                 yield from set.intersection(*(set(_carriers(part)) for part in matches))
 

@@ -94,6 +94,38 @@ class Lookup:
 
 
 @dataclass(frozen=True, slots=True)
+class SomeRecord:
+    """The match holds for one of the first records of the payload, each starting where the one before ends.
+
+    The match speaks of tls.* fields alone, as if that record started the payload.
+    """
+
+    match: Match
+    records: int
+    """How many records are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contains:
+    """The packet's payload has these bytes somewhere, whatever they mean there."""
+
+    pattern: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ServerName:
+    """A ClientHello starts the payload and its server_name (RFC 6066 3), whole in the packet, is the name.
+
+    Letters are compared without case. A name that the packet does not have, or cuts, is no match.
+    """
+
+    name: str
+    """In lower case, ASCII (an A-label where the host has another name)."""
+    subdomains: bool = False
+    """The names below it too."""
+
+
+@dataclass(frozen=True, slots=True)
 class Protocol:
     """The packet is "ip" (IPv4), "ip6", "tcp" or "udp". Tests of such a protocol's fields imply it."""
 
@@ -143,7 +175,10 @@ class Not:
     match: Match
 
 
-Leaf: TypeAlias = Test | Exceeds | Present | Lookup | Protocol | InState | InDirection | Marked
+Search: TypeAlias = SomeRecord | Contains | ServerName
+"""What is at no fixed place of the packet."""
+
+Leaf: TypeAlias = Test | Exceeds | Present | Lookup | Search | Protocol | InState | InDirection | Marked
 Match: TypeAlias = Leaf | And | Or | Not
 
 ALWAYS: Final = And(())

@@ -70,6 +70,17 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimit:
+    """The rule applies only to connections in excess of a number that are open at once, per value of `key`.
+
+    Counted are connections of which the rule's match has seen a packet, as long as conntrack knows them.
+    """
+
+    connections: int
+    key: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Citation:
     """A finding that a rule answers."""
 
@@ -99,7 +110,7 @@ class Rule:
     meaning: str
     """One sentence for the operator who finds the rule in a firewall."""
     effects: tuple[Effect, ...] = ()
-    limit: Limit | None = None
+    limit: Limit | ConnectionLimit | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from analyzer.wire.fields import FIELDS, Layer
-from rulegen.ir.match import InDirection, InState
+from rulegen.ir.match import InDirection, InState, Search
 from rulegen.lower.ranges import Ranges
 
 MANY: Final = 16
@@ -99,7 +99,15 @@ class MarkIs:
     other: bool = False
 
 
-Literal: TypeAlias = Is | Within | Has | Found | InState | InDirection | MarkIs
+@dataclass(frozen=True, slots=True)
+class Finds:
+    """The search succeeds; with `fails`, it does not."""
+
+    search: Search
+    fails: bool = False
+
+
+Literal: TypeAlias = Is | Within | Has | Found | InState | InDirection | MarkIs | Finds
 Conjunction: TypeAlias = tuple[Literal, ...]
 
 
@@ -134,3 +142,5 @@ def rank(literal: Literal) -> tuple[int, int, int, str]:
             return 6, len(fields), int(missing), f"{fields} {name}"
         case Has(payload_bytes, lacks):
             return 7, payload_bytes, int(lacks), ""
+        case Finds(search, fails):
+            return 8, 0, int(fails), str(search)

@@ -19,6 +19,7 @@ from rulegen.errors import InvalidRuleset
 from rulegen.ir.match import (
     WITHOUT_CONNECTION,
     And,
+    Contains,
     Direction,
     Exceeds,
     InDirection,
@@ -32,6 +33,8 @@ from rulegen.ir.match import (
     Or,
     Present,
     Protocol,
+    ServerName,
+    SomeRecord,
     State,
     Test,
     carrier,
@@ -40,6 +43,7 @@ from rulegen.ir.match import (
 from rulegen.lower.borrow import TOP, rows, steps
 from rulegen.lower.literals import (
     Conjunction,
+    Finds,
     Found,
     Has,
     Is,
@@ -101,6 +105,10 @@ def _leaf(leaf: Leaf, wanted: bool) -> Iterator[Conjunction]:
             yield *map(Is, map(carrier, names)), Found(names, set_name, missing=not wanted)
             if not wanted:
                 yield from _without(*names)
+        case SomeRecord() | Contains() | ServerName():
+            yield Is("tcp"), Finds(leaf, fails=not wanted)
+            if not wanted:
+                yield (Is("tcp", other=True),)
         case Protocol(name):
             yield (Is(name, other=not wanted),)
         case InState(states):

@@ -13,11 +13,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from typing import ClassVar, Final, TypeAlias
 
 from analyzer.model import Finding
 from rulegen.errors import WishError
-from rulegen.ir.match import Interval, Match, all_of, one_of
+from rulegen.ir.match import Interval, Match, all_of, any_of, one_of
 from rulegen.ir.rule import Chain, Citation, Hook, Origin, SetDeclaration
 
 
@@ -162,6 +163,22 @@ def parse_duration(text: str) -> int:
     return seconds
 
 
+Network: TypeAlias = IPv4Network | IPv6Network
+
+
+def parse_servers(text: str) -> tuple[Network, ...]:
+    """`192.0.2.7,2001:db8::/32`, overlapping ones joined; empty for any server."""
+    networks = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            networks.append(ip_network(item))
+        except ValueError as error:
+            raise WishError(f"{item!r} is no address or prefix: {error}") from None
+    four = collapse_addresses(one for one in networks if isinstance(one, IPv4Network))
+    six = collapse_addresses(one for one in networks if isinstance(one, IPv6Network))
+    return (*four, *six)
+
+
 def elsewhere(observed: Observed, ports: tuple[Interval, ...]) -> LeftAlone | None:
     """A finding about a server on none of the ports is not answered by rules for these ports."""
     server = (observed.connection or {}).get("server")
@@ -171,11 +188,23 @@ def elsewhere(observed: Observed, ports: tuple[Interval, ...]) -> LeftAlone | No
     return LeftAlone(f"its server's port is {port}, not one of those asked for")
 
 
-def to_server(ports: tuple[Interval, ...]) -> Match:
-    """Packets to one of the ports; all packets if there are none."""
-    return one_of("tcp.dport", ports) if ports else all_of()
+def to_server(ports: tuple[Interval, ...], servers: tuple[Network, ...] = ()) -> Match:
+    """Packets to one of the ports of one of the servers; where there are none of either, to any."""
+    return _at("tcp.dport", ports, "daddr", servers)
 
 
-def to_client(ports: tuple[Interval, ...]) -> Match:
-    """Packets from one of the ports; all packets if there are none."""
-    return one_of("tcp.sport", ports) if ports else all_of()
+def to_client(ports: tuple[Interval, ...], servers: tuple[Network, ...] = ()) -> Match:
+    """Packets from one of the ports of one of the servers; where there are none of either, from any."""
+    return _at("tcp.sport", ports, "saddr", servers)
+
+
+def _at(port: str, ports: tuple[Interval, ...], address: str, servers: tuple[Network, ...]) -> Match:
+    parts: list[Match] = [one_of(port, ports)] if ports else []
+    families = [
+        one_of(f"{family}.{address}", tuple((int(one[0]), int(one[-1])) for one in networks))
+        for family, version in (("ip", 4), ("ip6", 6))
+        if (networks := [one for one in servers if one.version == version])
+    ]
+    if families:
+        parts.append(any_of(*families) if len(families) > 1 else families[0])
+    return parts[0] if len(parts) == 1 else all_of(*parts)
