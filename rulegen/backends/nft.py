@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from analyzer.version import VERSION
 from rulegen.backends.base import Artifact, Checked
+from rulegen.backends.header import header
 from rulegen.backends.nft_rules import NAME, Writer
 from rulegen.backends.nft_text import (
     duration,
@@ -24,11 +24,10 @@ from rulegen.backends.nft_text import (
     key_of,
     load_words,
     quoted,
-    remark,
 )
 from rulegen.backends.offline import ask
 from rulegen.errors import Refused
-from rulegen.ir.rule import Hook, Ruleset, SetDeclaration
+from rulegen.ir.rule import ConnectionLimit, Hook, Limit, Ruleset, SetDeclaration, Verdict
 from rulegen.lower.literals import Load
 from rulegen.lower.ranges import Ranges
 
@@ -67,25 +66,34 @@ BACKEND: Final = NftBackend()
 
 def _header(ruleset: Ruleset) -> Iterator[str]:
     yield "#!/usr/sbin/nft -f"
-    for line in (
-        f"Made by tlswall {VERSION} for nftables (nft 1.0.6 or later, Linux 5.16 or later).",
-        "",
-        *(f"Capture:  {source.name} sha256 {source.sha256 or '(not a file)'}" for source in ruleset.sources),
-        *(f"Policy:   {policy}" for policy in ruleset.policies),
-        *(() if ruleset.policies else ("Policy:   none; there was nothing to answer",)),
-        f"Hook:     {ruleset.hook}, priority {PRIORITIES[ruleset.hook]}",
-        "",
-        "Check:    nft -c -f FILE",
-        f"Load:     nft -f FILE                   replaces table inet {TABLE} in one step, and nothing else",
-        f"Watch:    nft list table inet {TABLE}    counters: [name] is a rule, (name) a step towards it",
-        f"Remove:   nft delete table inet {TABLE}",
-        "",
-        "Not looked into: TCP inside tunnels or IPsec AH. A TCP segment is judged by itself: what of TLS",
-        "starts further inside a segment, or is cut in two, is not seen unless a rule says so. Turn off",
-        "receive offloads, which merge segments before rules see them: ethtool -K DEVICE gro off lro off",
-    ):
-        yield remark(line).rstrip()
+    yield from header(
+        ruleset,
+        made_for="nftables (nft 1.0.6 or later, Linux 5.16 or later)",
+        place=f"{ruleset.hook}, priority {PRIORITIES[ruleset.hook]}, table inet {TABLE}",
+        needs=_needs(ruleset),
+        commands={
+            "Check": "nft -c -f FILE",
+            "Load": f"nft -f FILE    replaces table inet {TABLE} in one step, and nothing else",
+            "Watch": f"nft list table inet {TABLE}    counters: [name] is a rule, (name) a step towards it",
+            "Remove": f"nft delete table inet {TABLE}",
+        },
+        limits=(
+            "Not looked into: TCP inside tunnels or IPsec AH. A TCP segment is judged by itself: what of TLS",
+            "starts further inside a segment, or is cut in two, is not seen unless a rule says so. Turn off",
+            "receive offloads, which merge segments before rules see them: ethtool -K DEVICE gro off lro off",
+        ),
+    )
     yield ""
+
+
+def _needs(ruleset: Ruleset) -> Iterator[str]:
+    """Kernel modules besides nf_tables itself; the kernel loads them by itself where it may."""
+    if any(rule.verdict is Verdict.RESET for rule in ruleset.rules):
+        yield "nft_reject_inet"
+    if any(isinstance(rule.limit, Limit) for rule in ruleset.rules):
+        yield "nft_limit"
+    if any(isinstance(rule.limit, ConnectionLimit) for rule in ruleset.rules):
+        yield "nft_connlimit"
 
 
 def _table(ruleset: Ruleset, writer: Writer) -> Iterator[str]:

@@ -17,6 +17,7 @@ from typing import Final
 
 from analyzer.wire.fields import Layer
 from rulegen.backends.base import Fidelity, Level, origin_text
+from rulegen.backends.header import remark
 from rulegen.backends.nft_text import (
     COMPARE_MAX_BITS,
     CantSay,
@@ -25,7 +26,6 @@ from rulegen.backends.nft_text import (
     implies,
     limit_words,
     quoted,
-    remark,
     verdict_words,
     words,
 )

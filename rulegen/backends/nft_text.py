@@ -5,7 +5,7 @@ Out: nft expressions and statements (grammar of nft 1.0.6).
 Source: nft(8); what the kernel does with each form was measured: a load past the packet's end makes the rule
     not match, whatever the operator, so `>= 0` asks whether a byte is there.
 
-Nothing from the wire becomes text but through `quoted` and `remark`.
+Nothing from the wire becomes text but through `quoted` and header.remark.
 """
 
 from __future__ import annotations
@@ -93,11 +93,6 @@ def quoted(text: str) -> str:
     if len(harmless) > COMMENT_MAX:
         harmless = f"{harmless[: COMMENT_MAX - 3]}..."
     return f'"{harmless}"'
-
-
-def remark(text: str) -> str:
-    """A line of the file for readers."""
-    return f"# {''.join(char if char.isprintable() else '?' for char in text)}"
 
 
 def words(literal: Literal, ranges_set: str | None = None) -> str:

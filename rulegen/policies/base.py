@@ -88,6 +88,11 @@ class Policy(ABC):
     bypass: ClassVar[str]
     """How it can be got around."""
     parameters: ClassVar[tuple[Parameter, ...]]
+    example: ClassVar[str] = ""
+    """As the user could write it; for a policy that is nothing without parameters. Else its name."""
+
+    def __init_subclass__(cls) -> None:
+        cls.example = cls.example or cls.name
 
     @abstractmethod
     def claims(self, finding: Finding, asked: Mapping[str, str | None]) -> bool:
