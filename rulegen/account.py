@@ -41,6 +41,10 @@ def account_lines(answer: Answer, artifact: Artifact) -> Iterator[Line]:
             yield from _entry(entry)
     if not answer.ruleset.chains:
         yield "No policy applies: the ruleset is empty. --policy NAME asks for one.", "bold yellow"
+    if answer.ruleset.remarks:
+        yield "To mind", "bold yellow"
+    for remark in answer.ruleset.remarks:
+        yield from _paragraph(visible(remark), "  ")
     for fidelity in artifact.fidelity:
         if fidelity.level is not Level.EXACT:
             notes = "; ".join(fidelity.notes)

@@ -7,15 +7,15 @@ Source: the action class of a finding binds what may be done about it (policies/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from analyzer.model import Action, Finding
 from rulegen.errors import WishError
 from rulegen.ir.rule import Hook, Ruleset, Source
 from rulegen.policies import POLICIES, policy_named
-from rulegen.policies.base import Answered, LeftAlone, Observed, Policy, Settings
+from rulegen.policies.base import Answered, LeftAlone, Observed, Policy, Seen, Settings
 from rulegen.policies.block import WHY_NOT
 
 EXAMPLES: Final = 3
@@ -106,18 +106,27 @@ def answer(
         defragment: Let rules see whole datagrams.
     """
     asked = asked or {}
-    found = list(_observed(sources, findings, connections))
+    known = list(findings)
     wanted = list(wishes) or [
         Wish(policy=policy.name)
         for policy in POLICIES
-        if any(policy.claims(observed.finding, asked) for observed in found)
+        if any(policy.claims(finding, asked) for finding in known)
     ]
+    everything = any(policy_named(wish.policy).wants_connections for wish in wanted)
+    rows = _rows(connections, known, everything)
+    found = _observed(sources, known, rows)
+    seen = _seen(sources, known, rows) if everything else ()
     _refuse_idle(wishes, defaults or {})
     names = [wish.policy for wish in wanted]
     if len(set(names)) < len(names):
         raise WishError(f"each policy once, not {', '.join(names)}")
     chosen = [
-        (policy, policy.settings(_with_defaults(policy, wish, defaults or {}), hook=hook, asked=asked))
+        (
+            policy,
+            policy.settings(
+                _with_defaults(policy, wish, defaults or {}), hook=hook, asked=asked, connections=seen
+            ),
+        )
         for policy in POLICIES
         for wish in wanted
         if wish.policy == policy.name
@@ -141,25 +150,46 @@ def answer(
         hook=hook,
         sources=tuple(sources),
         policies=tuple(_written(policy, settings) for policy, settings in chosen),
+        remarks=tuple(remark for part in parts for remark in part.remarks),
         defragment=defragment,
     )
     return Answer(ruleset=ruleset, account=tuple(account.values()))
 
 
-def _observed(
-    sources: Sequence[Source], findings: Iterable[Finding], connections: Iterable[Mapping[str, object]]
-) -> Iterator[Observed]:
-    known = list(findings)
-    wanted = {(finding.capture, finding.connection) for finding in known}
-    rows = {
-        key: row for row in connections if (key := (row.get("capture", 0), row.get("connection"))) in wanted
+Rows: TypeAlias = Mapping[tuple[object, object], Mapping[str, object]]
+"""Index of the capture and number of the connection -> row of the connections table."""
+
+
+def _rows(connections: Iterable[Mapping[str, object]], findings: Iterable[Finding], everything: bool) -> Rows:
+    """All rows, or only those of connections in which something was found."""
+    wanted = {(finding.capture, finding.connection) for finding in findings}
+    return {
+        key: row
+        for row in connections
+        if (key := (row.get("capture", 0), row.get("connection"))) in wanted or everything
     }
-    for finding in known:
-        yield Observed(
+
+
+def _observed(sources: Sequence[Source], findings: Iterable[Finding], rows: Rows) -> list[Observed]:
+    return [
+        Observed(
             finding=finding,
             capture=sources[finding.capture].name,
             connection=rows.get((finding.capture, finding.connection)),
         )
+        for finding in findings
+    ]
+
+
+def _seen(sources: Sequence[Source], findings: Iterable[Finding], rows: Rows) -> tuple[Seen, ...]:
+    """The connections, each with its findings, in the order of the rows."""
+    found: dict[tuple[object, object], list[Finding]] = {}
+    for finding in findings:
+        found.setdefault((finding.capture, finding.connection), []).append(finding)
+    names: dict[object, str] = dict(enumerate(source.name for source in sources))
+    return tuple(
+        Seen(row=row, capture=names[key[0]], findings=tuple(found.get(key, ()))) for key, row in rows.items()
+    )
 
 
 def _refuse_idle(wishes: Sequence[Wish], defaults: Mapping[str, str]) -> None:

@@ -48,6 +48,7 @@ def header(
     yield "#"
     yield from _entries("Capture", captures)
     yield from _entries("Policy", policies)
+    yield from _entries("Mind", ruleset.remarks)
     yield from _entries("Hook", (place,))
     yield from _entries("Needs", (*ruleset_needs(ruleset), *needs))
     yield "#"

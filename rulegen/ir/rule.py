@@ -172,6 +172,8 @@ class Ruleset:
     sources: tuple[Source, ...] = ()
     policies: tuple[str, ...] = ()
     """As the user could write them: `heartbleed:ports=443,direction=both`."""
+    remarks: tuple[str, ...] = ()
+    """What the operator has to know of the rules as a whole; a header and the account show it."""
     defragment: bool = True
     """Have connection tracking reassemble fragments before the rules see them. Without, a fragment passes
     every rule that looks at the payload."""

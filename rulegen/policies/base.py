@@ -33,6 +33,17 @@ class Observed:
     """Row of the connections table; None for a finding about several connections."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A connection of the captures, and what was found in it."""
+
+    row: Mapping[str, object]
+    """Row of the connections table."""
+    capture: str
+    """Name of the capture, without its folder."""
+    findings: tuple[Finding, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """The policy answers the finding, with these rules."""
@@ -64,6 +75,8 @@ class Settings:
     asked: Mapping[str, str | None]
     """Findings that the user asked for by id, whatever their class, and whose side to hold responsible:
     client, server, or None for whom the finding names."""
+    connections: Sequence[Seen] = ()
+    """All connections of the captures, for a policy that `wants_connections`; else none."""
 
     def __getitem__(self, name: str) -> str:
         return self.values[name]
@@ -75,6 +88,8 @@ class Part:
 
     chains: tuple[Chain, ...]
     sets: tuple[SetDeclaration, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What the operator has to know of these rules as a whole; one sentence each."""
 
 
 class Policy(ABC):
@@ -88,6 +103,8 @@ class Policy(ABC):
     bypass: ClassVar[str]
     """How it can be got around."""
     parameters: ClassVar[tuple[Parameter, ...]]
+    wants_connections: ClassVar[bool] = False
+    """Its rules come from what the captures hold, not from findings alone."""
     example: ClassVar[str] = ""
     """As the user could write it; for a policy that is nothing without parameters. Else its name."""
 
@@ -112,6 +129,7 @@ class Policy(ABC):
         *,
         hook: Hook = Hook.FORWARD,
         asked: Mapping[str, str | None] | None = None,
+        connections: Sequence[Seen] = (),
     ) -> Settings:
         """Check what the user gave and fill in the rest."""
         known = {parameter.name: parameter for parameter in self.parameters}
@@ -122,7 +140,12 @@ class Policy(ABC):
             if choices and value not in choices:
                 raise WishError(f"{self.name}:{name}={value}: one of {', '.join(choices)}")
         values = {name: given.get(name, parameter.default) for name, parameter in known.items()}
-        return Settings(values=values, hook=hook, asked=asked or {})
+        return Settings(
+            values=values,
+            hook=hook,
+            asked=asked or {},
+            connections=connections if self.wants_connections else (),
+        )
 
 
 def origin(policy: str, rule: str, answered: Iterable[tuple[Observed, Answered]]) -> Origin:
