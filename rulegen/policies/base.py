@@ -13,12 +13,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
 from typing import ClassVar, Final, TypeAlias
 
 from analyzer.model import Finding
 from rulegen.errors import WishError
-from rulegen.ir.match import Interval, Match, all_of, any_of, one_of
+from rulegen.ir.match import Direction, InDirection, Interval, Match, Protocol, all_of, any_of, one_of
 from rulegen.ir.rule import Chain, Citation, Hook, Origin, SetDeclaration
 
 
@@ -196,24 +196,63 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 def parse_servers(text: str) -> tuple[Network, ...]:
     """`192.0.2.7,2001:db8::/32`, overlapping ones joined; empty for any server."""
-    networks = []
+    networks: list[Network] = []
     for item in filter(None, (part.strip() for part in text.split(","))):
         try:
             networks.append(ip_network(item))
         except ValueError as error:
             raise WishError(f"{item!r} is no address or prefix: {error}") from None
+    return collapsed(networks)
+
+
+def collapsed(networks: Iterable[Network]) -> tuple[Network, ...]:
+    """The same addresses in as few prefixes as possible, IPv4 first, in order."""
+    networks = list(networks)
     four = collapse_addresses(one for one in networks if isinstance(one, IPv4Network))
     six = collapse_addresses(one for one in networks if isinstance(one, IPv6Network))
     return (*four, *six)
 
 
-def elsewhere(observed: Observed, ports: tuple[Interval, ...]) -> LeftAlone | None:
-    """A finding about a server on none of the ports is not answered by rules for these ports."""
+def families(servers: tuple[Network, ...]) -> tuple[tuple[str, int], ...]:
+    """The address families of the servers, as the prefix of their fields and as number; of none: both."""
+    return tuple(
+        (name, number)
+        for name, number in (("ip", 4), ("ip6", 6))
+        if not servers or any(server.version == number for server in servers)
+    )
+
+
+def elsewhere(
+    observed: Observed, ports: tuple[Interval, ...], servers: tuple[Network, ...] = ()
+) -> LeftAlone | None:
+    """A finding about another server or port than those asked for is not answered by their rules."""
     server = (observed.connection or {}).get("server")
-    port = server.get("port") if isinstance(server, Mapping) else None
-    if not ports or not isinstance(port, int) or any(low <= port <= high for low, high in ports):
+    if not isinstance(server, Mapping):
         return None
-    return LeftAlone(f"its server's port is {port}, not one of those asked for")
+    port, address = server.get("port"), server.get("address")
+    if ports and isinstance(port, int) and not any(low <= port <= high for low, high in ports):
+        return LeftAlone(f"its server's port is {port}, not one of those asked for")
+    if servers and isinstance(address, str) and not any(ip_address(address) in one for one in servers):
+        return LeftAlone(f"its server is {address}, not one of those asked for")
+    return None
+
+
+DIRECTION: Final = Parameter(
+    name="direction",
+    default="both",
+    choices=("both", "to-server", "to-client"),
+    meaning="which packets are judged: those that clients send, those that servers send, or both",
+)
+
+
+def toward(direction: str, ports: tuple[Interval, ...], servers: tuple[Network, ...] = ()) -> Match:
+    """Packets that go there (as DIRECTION): by port and address, or else by who opened the connection."""
+    known = bool(ports or servers)
+    if direction == "both":
+        return any_of(to_server(ports, servers), to_client(ports, servers)) if known else Protocol("tcp")
+    if known:
+        return to_server(ports, servers) if direction == "to-server" else to_client(ports, servers)
+    return InDirection(Direction.ORIGINAL if direction == "to-server" else Direction.REPLY)
 
 
 def to_server(ports: tuple[Interval, ...], servers: tuple[Network, ...] = ()) -> Match:
