@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 import pytest
@@ -63,6 +64,107 @@ def test_an_address_is_let_go_and_more_can_be_added(bench, rules_text):
     bench.command("sleep", "0.5")
     (fate,) = bench.send([packet])
     assert fate.passed
+
+
+NEIGHBOURS = ("192.0.2.1", "192.0.2.200", "192.0.3.9", "2001:db8::66", "2001:db8:0:1::1")
+"""Two in one /24, a third in the next /24 of the same /23; two in neighbouring /64."""
+
+
+def blocked(answer) -> list[str]:
+    """The elements of both sets, as prefixes."""
+    return [
+        str(network)
+        for declaration in answer.ruleset.sets
+        for element in declaration.elements
+        for network in ipaddress.summarize_address_range(
+            *map(
+                ipaddress.IPv4Address if declaration.fields[0] == "ip.saddr" else ipaddress.IPv6Address,
+                element.key[0],
+            )
+        )
+    ]
+
+
+@pytest.mark.netns
+def test_prefixes_in_the_kernel(bench, respond, finding):
+    found = tuple(finding(offender=address) for address in NEIGHBOURS)
+    bench.load(emit(respond(found, "block:prefix4=24,prefix6=64").ruleset, NFT).text)
+    refused = ("192.0.2.0", "192.0.3.255", "2001:db8::", "2001:db8:0:1:ffff:ffff:ffff:ffff")
+    passed = ("192.0.1.255", "192.0.4.0", "2001:db8:0:2::", "2001:db7:ffff:ffff:ffff:ffff:ffff:ffff")
+    fates = bench.send(
+        (Side.CLIENT, between(source, "2001:db8:9::7" if ":" in source else "198.51.100.7"))
+        for source in (*refused, *passed)
+    )
+    assert [fate.passed for fate in fates] == [False] * 4 + [True] * 4
+
+
+def test_prefixes_are_joined_and_never_wider_than_asked(respond, finding):
+    found = tuple(finding(offender=address) for address in NEIGHBOURS)
+    assert blocked(respond(found, "block")) == [
+        f"{address}/{128 if ':' in address else 32}" for address in NEIGHBOURS
+    ]
+    assert blocked(respond(found, "block:prefix4=24")) == [
+        "192.0.2.0/23", "2001:db8::66/128", "2001:db8:0:1::1/128"
+    ]  # fmt: skip
+    assert blocked(respond(found, "block:prefix4=24,prefix6=64")) == ["192.0.2.0/23", "2001:db8::/63"]
+    text = emit(respond(found, "block:prefix4=24").ruleset, NFT).text
+    assert '192.0.2.0-192.0.3.255 timeout 1d comment "3 findings, first HB01 incident.pcap #4"' in text
+    pair = (finding(offender="192.0.2.2"), finding(offender="192.0.2.3"))
+    assert blocked(respond(pair, "block")) == ["192.0.2.2/31"]
+
+
+def test_a_prefix_with_somebody_who_was_attacked_is_not_taken(respond, finding):
+    found = (
+        finding(offender="192.0.2.1", victims=("192.0.2.99",)),
+        finding(offender="198.51.100.99"),
+        finding(offender="203.0.113.5"),
+    )
+    assert blocked(respond(found, "block:prefix4=24")) == [
+        "192.0.2.1/32",
+        "198.51.100.99/32",  # the connection's server is 198.51.100.7
+        "203.0.113.0/24",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["prefix4=7", "prefix4=33", "prefix4=/24", "prefix6=18", "prefix6=129", "prefix6="]
+)
+def test_prefixes_that_are_none(rules_text, text):
+    with pytest.raises(WishError, match="a number from"):
+        rules_text(f"block:{text}")
+
+
+@pytest.mark.netns
+def test_only_towards_ports_and_servers(bench, respond, finding):
+    bench.load(
+        emit(respond((finding(),), "block:side=both,ports=443,servers=198.51.100.0/24").ruleset, NFT).text
+    )
+    one, server, other = "192.0.2.1", "198.51.100.7", "203.0.113.7"
+    ends = (
+        (one, 40000, server, 443), (one, 40000, server, 80), (one, 40000, other, 443), ("192.0.2.2", 40000, server, 443),
+        (server, 443, one, 40000), (server, 80, one, 40000), (other, 443, one, 40000),
+    )  # fmt: skip
+    packets = (
+        Segment(source=source, source_port=sport, destination=destination, destination_port=dport).packet()
+        for source, sport, destination, dport in ends
+    )
+    fates = bench.send((Side.CLIENT, packet) for packet in packets)
+    assert [not fate.passed for fate in fates] == [True, False, False, False, True, False, False]
+    assert bench.counters() == {"block-ipv4": 2}
+
+
+def test_findings_that_a_limit_does_not_answer(respond, finding):
+    def why(policy, **changes):
+        left = entry(respond((finding(**changes),), policy))
+        assert not left.rules
+        return left.why
+
+    assert "port is 443" in why("block:ports=8443")
+    assert "server is 198.51.100.7" in why("block:servers=203.0.113.0/24")
+    assert "its offender is the server" in why("block:ports=443", offender="198.51.100.7")
+    assert "none of the servers asked for has an IPv6 address" in why(
+        "block:servers=198.51.100.0/24", offender="2001:db8::66", connection=None
+    )
 
 
 def test_sets_are_named_and_time_limited(respond, finding):
