@@ -12,12 +12,13 @@ from __future__ import annotations
 from typing import Final
 
 from rulegen.errors import WishError
-from rulegen.policies import block, heartbleed, min_version, weak_parameters
+from rulegen.policies import block, first_record, heartbleed, min_version, weak_parameters
 from rulegen.policies.base import Policy
 
 POLICIES: Final[tuple[Policy, ...]] = (
     block.POLICY,  # cheapest, and makes the rest unnecessary
     heartbleed.POLICY,
+    first_record.POLICY,
     min_version.POLICY,
     weak_parameters.POLICY,
 )

@@ -74,15 +74,15 @@ class WeakParameters(Policy):
         "Servers that choose nothing better are cut off. Mail servers that check no certificates choose"
         " anonymous suites on purpose: they fall back to clear text, or fail. `drop` lets both sides wait"
         " for their time-out, `reset` tells the server, not its client. Connections that exist go on."
-        " unjudged=refuse also cuts off servers whose session_id has 1 to 31 bytes and those that write"
-        " a ServerHello in small pieces."
+        " unjudged=refuse also cuts off servers whose session_id has 1 to 31 bytes and those that write a"
+        " ServerHello in small pieces."
     )
     bypass: ClassVar[str] = (
         "A ServerHello that does not start its packet's payload (behind a warning alert, or in the"
         " handshake of a renegotiation, which is encrypted) is not seen. One whose session_id has 1 to 31"
-        " bytes, or that is cut before its compression_method, passes unless unjudged=refuse. Suites"
-        " that are in no registry pass. SSL 2.0 has weak suites only and is the business of min-version."
-        " The weakness of a key, a group or a certificate can't be seen here. Configure the servers."
+        " bytes, or that is cut before its compression_method, passes unless unjudged=refuse. Suites that"
+        " are in no registry pass. SSL 2.0 has weak suites only and is the business of min-version. The"
+        " weakness of a key, a group or a certificate can't be seen here. Configure the servers."
     )
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter(
