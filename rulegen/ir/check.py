@@ -56,6 +56,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _NAME_LENGTH: Final = 40
 """A comment has 128 characters for the rule's name and its origin."""
 _HOST: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*")
+LABEL_MAX: Final = 63
 HOST_MAX: Final = 253
 """RFC 1035 2.3.4, as text without the root's dot."""
 _PERIODS: Final = ("second", "minute", "hour", "day")
@@ -68,6 +69,15 @@ def check(ruleset: Ruleset) -> None:
     problems = list(_ruleset(ruleset))
     if problems:
         raise InvalidRuleset(problems)
+
+
+def is_host_name(name: str) -> bool:
+    """It is a host's name as hellos have it: lower-case ASCII, no dot at its end."""
+    return (
+        len(name) <= HOST_MAX
+        and all(len(label) <= LABEL_MAX for label in name.split("."))
+        and bool(_HOST.fullmatch(name))
+    )
 
 
 def _ruleset(ruleset: Ruleset) -> Iterator[str]:
@@ -184,7 +194,7 @@ def _match(match: Match, sets: dict[str, SetDeclaration]) -> Iterator[str]:
             if not pattern:
                 yield "looks for no bytes"
         case ServerName(name):
-            if not _HOST.fullmatch(name) or len(name) > HOST_MAX:
+            if not is_host_name(name):
                 yield f"{name!r} is no host name in lower-case ASCII"
         case Protocol(name):
             if name not in PROTOCOLS:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from rulegen.errors import WishError
-from rulegen.policies import block, first_record, heartbleed, min_version, weak_parameters
+from rulegen.policies import block, first_record, heartbleed, min_version, sni, weak_parameters
 from rulegen.policies.base import Policy
 
 POLICIES: Final[tuple[Policy, ...]] = (
@@ -21,6 +21,7 @@ POLICIES: Final[tuple[Policy, ...]] = (
     first_record.POLICY,
     min_version.POLICY,
     weak_parameters.POLICY,
+    sni.POLICY,
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from analyzer.wire.fields import FIELDS, Layer
 from rulegen.ir.match import (
     And,
+    Contains,
     Exceeds,
     Lookup,
     Match,
@@ -15,6 +16,7 @@ from rulegen.ir.match import (
     Or,
     Present,
     Protocol,
+    ServerName,
     Test,
     carrier,
 )
@@ -97,7 +99,34 @@ def holds(match: Match, packet: Packet, sets: dict[str, set[tuple[int, ...]]] | 
         case Lookup(fields, name):
             key = tuple(packet.read(field) for field in fields)
             return None not in key and key in (sets or {})[name]
+        case Contains(pattern):
+            return "tcp" in packet.protocols and pattern in packet.payload
+        case ServerName(name, subdomains):
+            asked = server_name(packet.payload) if "tcp" in packet.protocols else None
+            asked = None if asked is None else asked.lower()
+            below = asked is not None and asked.endswith(b"." + name.encode())
+            return asked == name.encode() or (subdomains and below)
     raise AssertionError(match)
+
+
+def server_name(payload: bytes) -> bytes | None:
+    """The first host_name in the ClientHello that starts the payload, where all of it is there."""
+    if payload[:2] != b"\x16\x03" or payload[5:6] != b"\x01":
+        return None
+    at = 43
+    at += 1 + int.from_bytes(payload[at : at + 1])  # session_id
+    at += 2 + int.from_bytes(payload[at : at + 2])  # cipher_suites
+    at += 1 + int.from_bytes(payload[at : at + 1])  # compression_methods
+    at += 2
+    while at + 4 <= len(payload):
+        kind, length = int.from_bytes(payload[at : at + 2]), int.from_bytes(payload[at + 2 : at + 4])
+        at += 4
+        if kind == 0:
+            size = int.from_bytes(payload[at + 3 : at + 5])
+            name = payload[at + 5 : at + 5 + size]
+            return name if payload[at + 2 : at + 3] == b"\0" and len(name) == size else None
+        at += length
+    return None
 
 
 def holds_normal(normal: Normal, packet: Packet, sets: dict[str, set[tuple[int, ...]]] | None = None) -> bool:

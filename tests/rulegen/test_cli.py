@@ -125,7 +125,7 @@ def test_nothing_to_answer_is_said_and_is_no_failure(pipeline, capture):
         (("-p", "block:side=left"), "one of auto, source"),
         (("-p", "block", "--ttl", "soon"), "is no duration"),
         (("-p", "heartbleed", "--ports", "0"), "is no port"),
-        (("-p", "block", "--ports", "443"), "takes ports"),
+        (("-p", "heartbleed", "--ttl", "7d"), "takes ttl"),
         (("-p", "block", "--finding", "DG06:victim"), "id:client"),
         (("-p", "block", "--hook", "ingress"), "not one of forward"),
         (("-p", "block", "--backend", "pf"), "not one of nft"),
