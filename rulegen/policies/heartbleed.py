@@ -1,6 +1,6 @@
 """heartbleed: refuse heartbeat requests that ask for more bytes than they bring.
 
-In:  ports, direction, variant and what to do about encrypted heartbeats.
+In:  ports, servers, direction, variant and what to do about encrypted heartbeats.
 Out: one chain.
 Source: CVE-2014-0160; RFC 6520 4: a payload_length too large MUST be silently discarded, padding is at least
     16 bytes; OpenSSL 1.0.1g ssl/t1_lib.c tls1_process_heartbeat: `1 + 2 + payload + 16 > s->s3->rrec.length`.
@@ -9,6 +9,7 @@ Source: CVE-2014-0160; RFC 6520 4: a payload_length too large MUST be silently d
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Final
 
 from analyzer.model import Finding
@@ -22,14 +23,15 @@ from rulegen.ir.match import (
     Match,
     Not,
     Present,
+    SomeRecord,
     all_of,
     any_of,
     between,
     equals,
-    one_of,
 )
 from rulegen.ir.rule import Chain, Rule, SetMark, Verdict
 from rulegen.policies.base import (
+    DIRECTION,
     Answered,
     LeftAlone,
     Observed,
@@ -40,12 +42,11 @@ from rulegen.policies.base import (
     elsewhere,
     origin,
     parse_ports,
-    to_client,
-    to_server,
+    parse_servers,
+    toward,
 )
+from rulegen.policies.hellos import CHANGE_CIPHER_SPEC, HEARTBEAT, VERSION_3
 
-HEARTBEAT: Final = 24
-CHANGE_CIPHER_SPEC: Final = 20
 REQUEST: Final = 1
 OVERHEAD_BYTES: Final = 1 + 2 + 16
 """Of a heartbeat message: type, payload_length, and the least padding. RFC 6520 4."""
@@ -53,6 +54,10 @@ OVERHEAD_BYTES: Final = 1 + 2 + 16
 MARK_ORIGINAL: Final = 0x1000_0000
 MARK_REPLY: Final = 0x2000_0000
 """Bits of the connection's mark: the direction has sent ChangeCipherSpec, its heartbeats are encrypted."""
+
+WALKED: Final = 8
+"""Records of a packet among which ChangeCipherSpec is looked for. A client has up to three before it in its
+flight (Certificate, ClientKeyExchange, CertificateVerify), a server that resumes two; the rest is room."""
 
 _OVERREAD: Final = frozenset({"HB01", "HB02", "HB04", "HB10", "HB12", "HB14", "HB15"})
 _ANY: Final = frozenset({"HB03", "HB05", "HB06", "HB07", "HB08", "HB09", "HB11", "HB13"})
@@ -66,30 +71,27 @@ class Heartbleed(Policy):
         " variant=strict: every heartbeat record."
     )
     costs: ClassVar[str] = (
-        "Nothing for plaintext heartbeats that keep to RFC 6520. The bytes of an encrypted heartbeat"
-        " are judged as if they were plaintext: one legitimate encrypted heartbeat in about 256 looks"
-        " like a request that asks too much and is dropped, after which its connection stalls."
-        " encrypted=pass spares them, with two bits of the connection mark (0x30000000). Heartbeat"
-        " records cut so short that they can't be judged (less than 8 bytes in the packet) are"
-        " dropped. About 1,000 set elements, 30 kB."
+        "Nothing for plaintext heartbeats that keep to RFC 6520. The bytes of an encrypted heartbeat are"
+        " judged as if they were plaintext: one legitimate encrypted heartbeat in about 256 looks like a"
+        " request that asks too much and is dropped, after which its connection stalls. encrypted=pass"
+        " spares them, with two bits of the connection mark (0x30000000). Heartbeat records cut so short"
+        " that they can't be judged (less than 8 bytes in the packet) are dropped. About 1,000 set"
+        " elements, 30 kB."
     )
     bypass: ClassVar[str] = (
-        "A request behind another record in the same packet, or split so that its header does not"
-        " start a packet's payload, is not seen; without ports, nor is one split within its first 3"
-        " bytes. Over-reads in encrypted heartbeats can't be seen: only variant=strict stops those."
-        " With encrypted=pass an attacker may send a ChangeCipherSpec first; a ChangeCipherSpec behind"
-        " another record in its packet is not seen, so that encrypted heartbeats of such connections"
-        " are still judged. A receiver that merges packets (GRO, LRO) before the rules see them hides"
-        " all but the first record. Patch the server."
+        "A request behind another record in the same packet, or split so that its header does not start a"
+        " packet's payload, is not seen; without ports, nor is one split within its first 3 bytes."
+        " Over-reads in encrypted heartbeats can't be seen: only variant=strict stops those. With"
+        " encrypted=pass an attacker may send a ChangeCipherSpec first. One that stands behind other"
+        " records in its packet, as most clients send it, is only seen by backends that walk from record"
+        " to record, up to the eighth; with the others, nft too, encrypted heartbeats of such connections"
+        " are still judged. A receiver that merges packets (GRO, LRO) before the rules see them hides all"
+        " but the first record. Patch the server."
     )
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter(name="ports", default="", meaning="server ports, 443,8443-8450; without, every port"),
-        Parameter(
-            name="direction",
-            default="both",
-            choices=("both", "to-server", "to-client"),
-            meaning="whom to protect; to-client stops servers that attack clients",
-        ),
+        Parameter(name="servers", default="", meaning="their addresses or prefixes; without, every server"),
+        replace(DIRECTION, meaning="whom to protect; to-client stops servers that attack clients"),
         Parameter(
             name="variant",
             default="exact",
@@ -108,7 +110,8 @@ class Heartbleed(Policy):
         return finding.id in _OVERREAD | _ANY or finding.policy == self.name
 
     def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
-        if (other := elsewhere(observed, parse_ports(settings["ports"]))) is not None:
+        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
+        if (other := elsewhere(observed, ports, servers)) is not None:
             return other
         direction = "to-client" if observed.finding.id == "HB10" else "to-server"
         if settings["direction"] not in ("both", direction):
@@ -124,21 +127,22 @@ class Heartbleed(Policy):
         return Answered(("heartbleed-overread",))
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
-        ports = parse_ports(settings["ports"])
+        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
         spare = settings["encrypted"] == "pass"
-        types = ((CHANGE_CIPHER_SPEC,) * 2, (HEARTBEAT,) * 2) if spare else ((HEARTBEAT,) * 2,)
-        rules = [*_marking(answered)] if spare else []
         judged = _plaintext() if spare else all_of()
-        rules += (
-            _strict(ports, judged, answered)
-            if settings["variant"] == "strict"
-            else _exact(ports, judged, answered)
-        )
+        variant = _strict if settings["variant"] == "strict" else _exact
+        rules = [*variant(bool(ports), judged, answered)]
+        if spare:  # last: a heartbeat is not encrypted by a ChangeCipherSpec behind it in its packet
+            rules += _marking(answered)
         chain = Chain(
             name=self.name,
             policy=self.name,
             rules=tuple(rules),
-            guard=all_of(_way(settings["direction"], ports), one_of("tls.content_type", types)),
+            guard=all_of(
+                toward(settings["direction"], ports, servers),
+                # Any record may have ChangeCipherSpec behind it.
+                between("tls.content_type", CHANGE_CIPHER_SPEC if spare else HEARTBEAT, HEARTBEAT),
+            ),
         )
         return Part(chains=(chain,))
 
@@ -149,30 +153,13 @@ def _overreads(finding: Finding) -> bool:
     return isinstance(asked_for, int) and isinstance(length, int) and asked_for + OVERHEAD_BYTES > length
 
 
-def _way(direction: str, ports: tuple[tuple[int, int], ...]) -> Match:
-    """Packets that go where the user wants protection: by port, or else by who opened the connection."""
-    if direction == "both":
-        return any_of(to_server(ports), to_client(ports)) if ports else all_of()
-    if ports:
-        return to_server(ports) if direction == "to-server" else to_client(ports)
-    return InDirection(Direction.ORIGINAL if direction == "to-server" else Direction.REPLY)
-
-
-_VERSION_3: Final = between("tls.version", 0x0300, 0x03FF)
-"""OpenSSL 1.0.1 ssl/s3_pkt.c ssl3_get_record: any minor version will do until a version is negotiated."""
-
-
 def _marking(answered: Sequence[tuple[Observed, Answered]]) -> Iterator[Rule]:
+    change = all_of(equals("tls.content_type", CHANGE_CIPHER_SPEC), VERSION_3, equals("tls.length", 1))
     for direction, bit in ((Direction.ORIGINAL, MARK_ORIGINAL), (Direction.REPLY, MARK_REPLY)):
         name = f"heartbleed-encrypts-{direction}"
         yield Rule(
             name=name,
-            match=all_of(
-                InDirection(direction),
-                equals("tls.content_type", CHANGE_CIPHER_SPEC),
-                _VERSION_3,
-                equals("tls.length", 1),
-            ),
+            match=all_of(InDirection(direction), SomeRecord(change, WALKED)),
             verdict=Verdict.CONTINUE,
             effects=(SetMark(bit, bit),),
             origin=origin("heartbleed", name, answered),
@@ -189,15 +176,13 @@ def _plaintext() -> Match:
     )
 
 
-def _exact(
-    ports: tuple[tuple[int, int], ...], judged: Match, answered: Sequence[tuple[Observed, Answered]]
-) -> Iterator[Rule]:
+def _exact(ports: bool, judged: Match, answered: Sequence[tuple[Observed, Answered]]) -> Iterator[Rule]:
     heartbeat = all_of(equals("tls.content_type", HEARTBEAT), judged)
     yield Rule(
         name="heartbleed-overread",
         match=all_of(
             heartbeat,
-            _VERSION_3,
+            VERSION_3,
             equals("tls.heartbeat_type", REQUEST),
             Exceeds("tls.heartbeat_payload_length", OVERHEAD_BYTES, "tls.length"),
         ),
@@ -209,7 +194,7 @@ def _exact(
     yield Rule(
         name="heartbleed-split",
         match=all_of(
-            heartbeat, *(() if ports else (_VERSION_3,)), Not(Present("tls.heartbeat_payload_length"))
+            heartbeat, *(() if ports else (VERSION_3,)), Not(Present("tls.heartbeat_payload_length"))
         ),
         verdict=Verdict.DROP,
         origin=origin("heartbleed", "heartbleed-split", answered),
@@ -217,13 +202,11 @@ def _exact(
     )
 
 
-def _strict(
-    ports: tuple[tuple[int, int], ...], judged: Match, answered: Sequence[tuple[Observed, Answered]]
-) -> Iterator[Rule]:
+def _strict(ports: bool, judged: Match, answered: Sequence[tuple[Observed, Answered]]) -> Iterator[Rule]:
     heartbeat = all_of(equals("tls.content_type", HEARTBEAT), judged)
     yield Rule(
         name="heartbleed-any",
-        match=all_of(heartbeat, _VERSION_3),
+        match=all_of(heartbeat, VERSION_3),
         verdict=Verdict.DROP,
         origin=origin("heartbleed", "heartbleed-any", answered),
         meaning="A heartbeat record, whatever it asks for.",

@@ -8,12 +8,15 @@ from itertools import product
 import pytest
 
 from analyzer.model import Side
+from rulegen.backends import BACKENDS, emit
+from rulegen.backends.base import Level
 from rulegen.errors import WishError
 from rulegen.from_findings import parse_wish
 from rulegen.policies.base import Answered, LeftAlone, Observed
 from rulegen.policies.heartbleed import MARK_ORIGINAL, MARK_REPLY, POLICY
 from rulegen.testbed.packets import Segment
 
+NFT = BACKENDS[0]
 RANDOM_PAIRS = 5000
 TIMESTAMPS = bytes.fromhex("0101080a0000000100000002")
 ROUTER_ALERT = bytes.fromhex("94040000")
@@ -110,6 +113,10 @@ FAIR = request(16, 35) + bytes(32)
         ("heartbleed:direction=to-client", False, True),
         ("heartbleed:encrypted=pass", True, True),
         ("heartbleed:variant=strict", True, True),
+        ("heartbleed:servers=198.51.100.0/24", True, True),
+        ("heartbleed:servers=198.51.100.7,ports=443,direction=to-client", False, True),
+        ("heartbleed:servers=203.0.113.7", False, False),
+        ("heartbleed:servers=2001:db8:1::/48,ports=443", False, False),
     ],
 )
 def test_whom_it_protects(bench, rules_text, policy, client_stopped, server_stopped):
@@ -179,6 +186,42 @@ def test_encrypted_heartbeats_pass_per_direction(bench, rules_text):
     ) == [False, False, True, False, False, True, False, False, False, True]
     counters = bench.counters()
     assert (counters["heartbleed-encrypts-original"], counters["heartbleed-encrypts-reply"]) == (1, 1)
+
+
+FLIGHT = b"".join(
+    kind + b"\x03\x03" + len(body).to_bytes(2) + body
+    for kind, body in ((b"\x16", b"\x10" + bytes(69)), (b"\x14", b"\x01"), (b"\x16", bytes(40)))
+)
+"""ClientKeyExchange, ChangeCipherSpec and Finished in one segment, as most clients send them."""
+
+
+@pytest.mark.netns
+def test_what_nft_does_not_see_of_a_flight(bench, rules_text):
+    """As `tlswall policies` says, and the rule's fidelity: there the mark is not set, and it goes on judging."""
+    bench.load(rules_text("heartbleed:encrypted=pass"))
+    assert dropped(bench, to_server(b"hello"), to_client(b"hello"), to_server(FLIGHT), to_server(ATTACK)) == [
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert bench.counters()["heartbleed-encrypts-original"] == 0
+
+
+@pytest.mark.netns
+def test_a_heartbeat_is_not_encrypted_by_what_follows_it(bench, rules_text):
+    bench.load(rules_text("heartbleed:encrypted=pass"))
+    packets = (to_server(b"hello"), to_client(b"hello"), to_server(ATTACK + b"\x14\x03\x03\x00\x01\x01"))
+    assert dropped(bench, *packets) == [False, False, True]
+
+
+def test_where_a_backend_looks_for_change_cipher_spec_and_says_so(respond):
+    ruleset = respond((), "heartbleed:encrypted=pass").ruleset
+    names = [rule.name for rule in ruleset.rules]
+    assert names.index("heartbleed-overread") < names.index("heartbleed-encrypts-original")
+    levels = {one.rule: one.level for one in emit(ruleset, NFT).fidelity}
+    assert levels["heartbleed-overread"] is Level.EXACT
+    assert levels["heartbleed-encrypts-original"] is Level.NARROWER
 
 
 OTHER_TABLE = f"""table inet other {{
