@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from analyzer.model import Action, Finding
+from rulegen.compose import compose
 from rulegen.errors import WishError
 from rulegen.ir.rule import Hook, Ruleset, Source
 from rulegen.policies import POLICIES, policy_named
@@ -43,6 +44,17 @@ class Entry:
     """Of findings left alone; of answered ones, what was not done about them in addition."""
     count: int = 0
     examples: list[Observed] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Run:
+    """A policy with parameters, and what it answers. One policy may run several times."""
+
+    policy: Policy
+    settings: Settings
+    answered: list[tuple[Observed, Answered]] = field(default_factory=list)
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Its rules' names -> those that they have in the ruleset."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,43 +129,53 @@ def answer(
     found = _observed(sources, known, rows)
     seen = _seen(sources, known, rows) if everything else ()
     _refuse_idle(wishes, defaults or {})
-    names = [wish.policy for wish in wanted]
-    if len(set(names)) < len(names):
-        raise WishError(f"each policy once, not {', '.join(names)}")
-    chosen = [
-        (
-            policy,
-            policy.settings(
-                _with_defaults(policy, wish, defaults or {}), hook=hook, asked=asked, connections=seen
-            ),
-        )
-        for policy in POLICIES
-        for wish in wanted
-        if wish.policy == policy.name
-    ]
-    answered: dict[str, list[tuple[Observed, Answered]]] = {policy.name: [] for policy, _ in chosen}
-    account: dict[tuple[object, ...], Entry] = {}
+    runs = _runs(wanted, defaults or {}, hook=hook, asked=asked, connections=seen)
+    judged = []
     for observed in found:
         verdicts = [
-            (policy, policy.judge(observed, settings))
-            for policy, settings in chosen
-            if policy.claims(observed.finding, asked)
+            (run, run.policy.judge(observed, run.settings))
+            for run in runs
+            if run.policy.claims(observed.finding, asked)
         ]
-        for policy, verdict in verdicts:
+        for run, verdict in verdicts:
             if isinstance(verdict, Answered):
-                answered[policy.name].append((observed, verdict))
+                run.answered.append((observed, verdict))
+        judged.append((observed, verdicts))
+    composed = compose([run.policy.build(run.settings, run.answered) for run in runs])
+    for run, names in zip(runs, composed.names, strict=True):
+        run.names = names
+    account: dict[tuple[object, ...], Entry] = {}
+    for observed, verdicts in judged:
         _enter(account, observed, verdicts, asked)
-    parts = [policy.build(settings, answered[policy.name]) for policy, settings in chosen]
     ruleset = Ruleset(
-        chains=tuple(chain for part in parts for chain in part.chains),
-        sets=tuple(declaration for part in parts for declaration in part.sets),
+        chains=composed.part.chains,
+        sets=composed.part.sets,
         hook=hook,
         sources=tuple(sources),
-        policies=tuple(_written(policy, settings) for policy, settings in chosen),
-        remarks=tuple(remark for part in parts for remark in part.remarks),
+        policies=tuple(_written(run) for run in runs),
+        remarks=composed.part.remarks,
         defragment=defragment,
     )
     return Answer(ruleset=ruleset, account=tuple(account.values()))
+
+
+def _runs(
+    wishes: Sequence[Wish],
+    defaults: Mapping[str, str],
+    *,
+    hook: Hook,
+    asked: Mapping[str, str | None],
+    connections: Sequence[Seen],
+) -> list[Run]:
+    """The policies as they are wished for, in the order of POLICIES; what is wished for twice, once."""
+    runs: dict[str, Run] = {}
+    for policy in POLICIES:
+        for wish in wishes:
+            if wish.policy == policy.name:
+                given = _with_defaults(policy, wish, defaults)
+                run = Run(policy, policy.settings(given, hook=hook, asked=asked, connections=connections))
+                runs.setdefault(_written(run), run)
+    return list(runs.values())
 
 
 Rows: TypeAlias = Mapping[tuple[object, object], Mapping[str, object]]
@@ -205,23 +227,30 @@ def _with_defaults(policy: Policy, wish: Wish, defaults: Mapping[str, str]) -> d
     return {name: value for name, value in defaults.items() if name in known} | dict(wish.parameters)
 
 
-def _written(policy: Policy, settings: Settings) -> str:
+def _written(run: Run) -> str:
     """As the user could write it; parameters that say nothing are left out."""
-    values = ",".join(f"{name}={value}" for name, value in settings.values.items() if value)
-    return f"{policy.name}:{values}" if values else policy.name
+    values = ",".join(f"{name}={value}" for name, value in run.settings.values.items() if value)
+    return f"{run.policy.name}:{values}" if values else run.policy.name
 
 
 def _enter(
     account: dict[tuple[object, ...], Entry],
     observed: Observed,
-    verdicts: Sequence[tuple[Policy, Answered | LeftAlone]],
+    verdicts: Sequence[tuple[Run, Answered | LeftAlone]],
     asked: Mapping[str, str | None],
 ) -> None:
     """Add a finding to the account, to those alike."""
     finding = observed.finding
-    rules = tuple(rule for _, verdict in verdicts if isinstance(verdict, Answered) for rule in verdict.rules)
+    rules = tuple(
+        dict.fromkeys(
+            run.names[rule]
+            for run, verdict in verdicts
+            if isinstance(verdict, Answered)
+            for rule in verdict.rules
+        )
+    )
     reasons = [
-        f"{policy.name}: {verdict.why}" for policy, verdict in verdicts if isinstance(verdict, LeftAlone)
+        f"{run.policy.name}: {verdict.why}" for run, verdict in verdicts if isinstance(verdict, LeftAlone)
     ]
     if not verdicts:
         reasons.append(_nobody(finding, asked))

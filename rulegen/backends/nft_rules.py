@@ -178,10 +178,7 @@ class Writer:
         if not isinstance(literal, Within):
             return words(literal)
         load, ranges = literal.load, literal.ranges
-        wide = load.width_bits > COMPARE_MAX_BITS
-        if wide and any(low != high for low, high in ranges):
-            raise CantSay(f"intervals of {load.width_bits} bits, more than {COMPARE_MAX_BITS}")
-        if not wide and len(ranges) <= MANY:
+        if load.width_bits <= COMPARE_MAX_BITS and len(ranges) <= MANY:
             return words(literal)
         key = (load, ranges)
         if key not in self.range_sets:

@@ -124,7 +124,6 @@ def test_wishes_as_they_are_written():
         (("block:colour=red",), "no parameter 'colour'; it has ttl, side, "),
         (("block:side=left",), "one of auto, source, destination, both"),
         (("min-version:min=1.3",), "one of 1.0, 1.1, 1.2"),
-        (("block", "block:ttl=1h"), "each policy once"),
     ],
 )
 def test_wishes_that_are_refused(respond, texts, words):
