@@ -23,15 +23,15 @@ from rulegen.ir.match import (
     InDirection,
     InState,
     Interval,
+    Leaf,
     Lookup,
     Marked,
     Match,
-    Not,
     Op,
-    Or,
     Present,
     Protocol,
     Test,
+    leaves,
 )
 from rulegen.ir.rule import ENDS, Chain, Citation, Effect, Element, Rule, SetDeclaration, Verdict
 from rulegen.lower.literals import MANY
@@ -225,11 +225,11 @@ def _with_set(rule: Rule, sets: list[SetDeclaration]) -> Rule:
 
 def cost(match: Match) -> int:
     """Its dearest test: 0 headers, 1 connection, 2 payload, 3 payload, in sets or sums, 4 search."""
-    match match:
-        case And(matches) | Or(matches):
-            return max(map(cost, matches), default=0)
-        case Not(inner):
-            return cost(inner)
+    return max(map(_leaf_cost, leaves(match)), default=0)
+
+
+def _leaf_cost(leaf: Leaf) -> int:
+    match leaf:
         case Protocol():
             return 0
         case InState() | InDirection() | Marked():

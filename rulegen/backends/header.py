@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from analyzer.version import VERSION
-from rulegen.ir.match import And, InDirection, InState, Marked, Match, Not, Or
+from rulegen.ir.match import InDirection, InState, Marked, Match, leaves
 from rulegen.ir.rule import ConnectionLimit, Rule, Ruleset, SetMark
 
 REMARK_MAX: Final = 1000
@@ -98,15 +98,5 @@ def rule_tracked(rule: Rule) -> set[str]:
 
 def tracked(match: Match) -> set[str]:
     """For what a match needs connection tracking."""
-    match match:
-        case And(matches) | Or(matches):
-            return set().union(*map(tracked, matches))
-        case Not(inner):
-            return tracked(inner)
-        case InState():
-            return {"states"}
-        case InDirection():
-            return {"directions"}
-        case Marked():
-            return {"marks"}
-    return set()
+    kinds = {InState: "states", InDirection: "directions", Marked: "marks"}
+    return {kinds[type(leaf)] for leaf in leaves(match) if type(leaf) in kinds}

@@ -13,6 +13,7 @@ are evaded.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Final, TypeAlias
@@ -198,6 +199,18 @@ def reach(field: str) -> int:
     """Bytes of its layer that a packet must have, so that it has the whole field."""
     place: Field = FIELDS[field]
     return place.byte_offset + place.width_bytes
+
+
+def leaves(match: Match) -> Iterator[Leaf]:
+    """What a match is made of, whether or not it is below a Not."""
+    match match:
+        case And(matches) | Or(matches):
+            for part in matches:
+                yield from leaves(part)
+        case Not(inner):
+            yield from leaves(inner)
+        case _:
+            yield match
 
 
 def equals(field: str, value: int) -> Test:
