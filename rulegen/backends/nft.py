@@ -38,6 +38,11 @@ PRIORITIES: Final = {Hook.PREROUTING: -145, Hook.INPUT: -5, Hook.FORWARD: -5, Ho
 table loaded last comes first. In prerouting behind conntrack (-200) and mangle (-150) and before NAT (-100):
 addresses are those on the wire."""
 
+PERIODS_S: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+
+COUNTED_MIN_S: Final = 3600
+"""How long a source is remembered at least, so that sets don't churn."""
+
 _PER_LINE: Final = 6
 
 
@@ -105,10 +110,8 @@ def _table(ruleset: Ruleset, writer: Writer) -> Iterator[str]:
     for (load, ranges), (name, _) in writer.range_sets.items():
         yield from _range_set(name, load, ranges)
     for name, rule in writer.counting_sets.items():
-        key = key_of(rule.limit.key) if rule.limit else ""
-        yield from _block(
-            f"set {name}", [f"typeof {key}", "size 65535", "flags dynamic,timeout", "timeout 1h"]
-        )
+        assert rule.limit is not None, "a set that counts is a limit's"
+        yield from _block(f"set {name}", _counting(rule.limit))
     yield from _block(
         f"chain {ruleset.hook}_tls",
         [
@@ -163,6 +166,20 @@ def _set(declaration: SetDeclaration) -> Iterator[str]:
         for one in declaration.elements
     ]
     yield from _block(f"set {identifier('set', declaration.name)}", [*lines, *_elements(elements, 1)])
+
+
+def _counting(limit: Limit | ConnectionLimit) -> Iterator[str]:
+    """A set that counts per key."""
+    yield f"typeof {key_of(limit.key)}"
+    yield "size 65535"
+    if isinstance(limit, ConnectionLimit):
+        # The kernel refuses a time-out here; it drops the keys whose connections are all gone by itself.
+        yield "flags dynamic"
+        return
+    # Forgotten before its burst is full again, a source would get a new one too early.
+    full_s = -(-limit.burst * PERIODS_S[limit.per] // limit.packets)
+    yield "flags dynamic,timeout"
+    yield f"timeout {duration(max(COUNTED_MIN_S, full_s))}"
 
 
 def _range_set(name: str, load: Load, ranges: Ranges) -> Iterator[str]:

@@ -12,11 +12,12 @@ from __future__ import annotations
 from typing import Final
 
 from rulegen.errors import WishError
-from rulegen.policies import block, first_record, heartbleed, min_version, sni, weak_parameters
+from rulegen.policies import block, first_record, heartbleed, min_version, rate, sni, weak_parameters
 from rulegen.policies.base import Policy
 
 POLICIES: Final[tuple[Policy, ...]] = (
     block.POLICY,  # cheapest, and makes the rest unnecessary
+    rate.POLICY,
     heartbleed.POLICY,
     first_record.POLICY,
     min_version.POLICY,
