@@ -85,6 +85,7 @@ _PARTS: Final = (
     ("ip6.flowlabel",       "ip6.version_class_label",  12,                   20),
     ("tcp.doff",            "tcp.doff_reserved",        0,                    4),
     ("tcp.reserved",        "tcp.doff_reserved",        4,                    4),
+    ("tls.random_tail",     "tls.random",               192,                  64),
     ("ssl2.length",         "ssl2.record_length",       1,                    15),
 )
 # fmt: on

@@ -46,6 +46,7 @@ PLACES = (
     ("tls.handshake_length",         Layer.PAYLOAD,     6,   0,  24),
     ("tls.client_version",           Layer.PAYLOAD,     9,   0,  16),
     ("tls.random",                   Layer.PAYLOAD,     11,  0,  256),
+    ("tls.random_tail",              Layer.PAYLOAD,     35,  0,  64),
     ("tls.session_id_length",        Layer.PAYLOAD,     43,  0,  8),
     ("tls.alert_level",              Layer.PAYLOAD,     5,   0,  8),
     ("tls.alert_description",        Layer.PAYLOAD,     6,   0,  8),

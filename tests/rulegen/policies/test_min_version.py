@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from analyzer.model import Side
 from rulegen.from_findings import parse_wish
 from rulegen.policies.base import Answered, LeftAlone, Observed
 from rulegen.policies.min_version import POLICY
-from rulegen.testbed.packets import RST, Segment
+from rulegen.testbed.packets import RST
+from tests.rulegen.policies.handshakes import (
+    SSL3,
+    TLS10,
+    TLS11,
+    TLS12,
+    C,
+    S,
+    client_hello,
+    extension,
+    refused,
+    sent,
+    server_hello,
+)
 from tests.rulegen.reference import Packet
-
-SSL3, TLS10, TLS11, TLS12 = 0x0300, 0x0301, 0x0302, 0x0303
 
 
 def hello(kind: int, version: int, *, record: int = 0x0301, length: int = 60) -> bytes:
@@ -33,19 +43,6 @@ def ssl2_server() -> bytes:
     body = b"\x04\x00\x01\x00\x02" + bytes(6) + bytes(16)
     return (0x8000 | len(body)).to_bytes(2) + body
 
-
-def sent(side: Side, payload: bytes, version: int = 4) -> tuple[Side, bytes]:
-    ends = {4: ("192.0.2.1", "198.51.100.7"), 6: ("2001:db8::1", "2001:db8:1::7")}[version]
-    ports = (40000, 443)
-    if side is Side.SERVER:
-        ends, ports = ends[::-1], ports[::-1]
-    segment = Segment(
-        source=ends[0], destination=ends[1], source_port=ports[0], destination_port=ports[1], payload=payload
-    )
-    return side, segment.packet()
-
-
-C, S = Side.CLIENT, Side.SERVER
 
 # fmt: off
 CASES = (
@@ -99,6 +96,7 @@ def test_the_counters_say_which_rule_it_was(bench, rules_text):
     assert bench.counters() == {
         "min-version-client-hello": 4,
         "min-version-server-hello": 3,
+        "min-version-selected": 0,
         "min-version-record": 3,
         "min-version-sslv2-client": 3,
         "min-version-sslv2-server": 1,
@@ -135,6 +133,162 @@ def test_a_hello_cut_before_its_version(bench, rules_text):
     assert all(fate.passed for fate in bench.send([*pieces, done]))
     bench.load(rules_text("min-version:split=drop"))
     assert [fate.passed for fate in bench.send([*pieces, done])] == [False] * 10 + [True]
+
+
+# --- TLS 1.3 ----------------------------------------------------------------------------------------------
+
+SID = bytes(range(100, 132))
+VERSIONS_13 = extension(43, b"\x03\x04")
+KEY_SHARE = extension(51, b"\x00\x1d\x00\x20" + bytes(32))
+HYBRID_KEY_SHARE = extension(51, b"\x11\xec\x04\x60" + bytes(1120))
+PRE_SHARED_KEY = extension(41, b"\x00\x00")
+TLS13_SUITES = (0x1301, 0x1302, 0x1303, 0x1304, 0x1305, 0x00C6, 0xC0B4)
+TLS12_SUITES = (0x0005, 0x002F, 0x009C, 0xC02B, 0xC02F, 0xCCA8, 0xC0AC, 0x00C5)
+
+ANSWERS_13 = {
+    "OpenSSL": VERSIONS_13 + KEY_SHARE,
+    "OpenSSL, resumed": VERSIONS_13 + KEY_SHARE + PRE_SHARED_KEY,
+    "BoringSSL": KEY_SHARE + VERSIONS_13,
+    "BoringSSL, post-quantum": HYBRID_KEY_SHARE + VERSIONS_13,
+    "BoringSSL, resumed": PRE_SHARED_KEY + KEY_SHARE + VERSIONS_13,
+    "HelloRetryRequest": VERSIONS_13 + extension(51, b"\x00\x17"),
+}
+"""What its ServerHello has for extensions, in the order in which they are written."""
+ANSWERS_12 = {
+    "none": b"",
+    "renegotiation_info": extension(0xFF01, b"\x00"),
+    "several": extension(0xFF01, b"\x00") + extension(11, b"\x01\x00") + extension(23, b""),
+}
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("session_id", [b"", SID], ids=["no session_id", "session_id"])
+@pytest.mark.parametrize("lowest", ["1.2", "1.3"])
+def test_answers_of_tls_1_3(bench, rules_text, lowest, session_id):
+    """None is refused, wherever supported_versions is, and every one of TLS 1.2 is with min=1.3."""
+
+    def answers(extensions: dict[str, bytes], suites: tuple[int, ...]):
+        return [
+            sent(S, server_hello(suite=suite, session_id=session_id, extensions=each))
+            for each in extensions.values()
+            for suite in suites
+        ]
+
+    bench.load(rules_text(f"min-version:min={lowest}"))
+    assert not any(refused(bench, answers(ANSWERS_13, TLS13_SUITES)))
+    assert set(refused(bench, answers(ANSWERS_12, TLS12_SUITES))) == {lowest == "1.3"}
+    expected = len(ANSWERS_12) * len(TLS12_SUITES) if lowest == "1.3" else 0
+    assert sum(bench.counters().values()) == bench.counters().get("min-version-suite", 0) == expected
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("session_id", [b"", SID], ids=["no session_id", "session_id"])
+def test_supported_versions_that_say_less(bench, rules_text, session_id):
+    """Where they are the first extension. 0x7f1c is draft 28 of TLS 1.3."""
+
+    def selecting(version: int, before: bytes = b"") -> tuple:
+        chosen = before + extension(43, version.to_bytes(2)) + KEY_SHARE
+        return sent(S, server_hello(suite=0x1301, session_id=session_id, extensions=chosen))
+
+    versions = (0x0002, 0x0300, 0x0301, 0x0302, 0x0303, 0x0304, 0x7F1C)
+    for lowest, number in (("1.0", 0x0301), ("1.2", 0x0303), ("1.3", 0x0304)):
+        bench.load(rules_text(f"min-version:min={lowest}"))
+        verdicts = refused(bench, map(selecting, versions))
+        assert verdicts == [version < number for version in versions]
+        assert bench.counters()["min-version-selected"] == sum(verdicts)
+        assert refused(bench, [selecting(0x0300, PRE_SHARED_KEY)]) == [False]
+
+
+@pytest.mark.netns
+def test_what_else_min_1_3_refuses_and_what_not(bench, rules_text):
+    """Known bypasses, as `tlswall policies` says: ClientHellos and records of TLS 1.2 look alike."""
+    bench.load(rules_text("min-version:min=1.3"))
+    assert refused(
+        bench,
+        [
+            sent(C, client_hello(TLS11)),
+            sent(S, server_hello(TLS11)),
+            sent(C, record(23, TLS11)),
+            sent(C, ssl2_client(0x0002)),
+            sent(C, client_hello(TLS12)),
+            sent(C, record(23, TLS12)),
+        ],
+    ) == [True, True, True, True, False, False]
+
+
+@pytest.mark.netns
+def test_a_session_id_of_another_size(bench, rules_text):
+    """Known bypass, unless split=drop."""
+    hellos = [sent(S, server_hello(session_id=SID[:size])) for size in range(33)]
+    bench.load(rules_text("min-version:min=1.3"))
+    assert refused(bench, hellos) == [size in (0, 32) for size in range(33)]
+    bench.load(rules_text("min-version:min=1.3,split=drop"))
+    assert all(refused(bench, hellos))
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(
+    ("parameters", "suite", "session_id", "least"),
+    [
+        ("", 0xC02F, b"", 11),
+        (",sentinel=refuse", 0xC02F, b"", 43),
+        (",min=1.3", 0x1301, b"", 47),
+        (",min=1.3,sentinel=refuse", 0x1301, SID, 79),
+    ],
+)
+def test_how_much_of_a_server_hello_must_be_there(bench, rules_text, parameters, suite, session_id, least):
+    bench.load(rules_text(f"min-version:ports=443,split=drop{parameters}"))
+    sound = server_hello(suite=suite, session_id=session_id)
+    sizes = range(1, len(sound) + 1)
+    assert refused(bench, (sent(S, sound[:size]) for size in sizes)) == [size < least for size in sizes]
+    assert refused(bench, [sent(C, sound[:20]), sent(C, client_hello()[:11])]) == [False, False]
+
+
+# --- the downgrade sentinel -------------------------------------------------------------------------------
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
+def test_the_downgrade_sentinel(bench, rules_text, family):
+    def marked(version: int, last: bytes) -> tuple:
+        random = bytes(24) + last.rjust(8, b"D")
+        return sent(S, server_hello(version, random=random, record_version=version), family)
+
+    has_12, has_13 = b"DOWNGRD\x00", b"DOWNGRD\x01"
+    packets = [
+        marked(version, last)
+        for version in (SSL3, TLS10, TLS11, TLS12)
+        for last in (has_12, has_13, b"DOWNGRD\x02", b"\0OWNGRD\x01", b"")
+    ]
+    bench.load(rules_text("min-version:min=1.0,sentinel=refuse"))
+    assert refused(bench, packets) == [
+        *[True, True, True, True, True],  # SSL 3.0 is below 1.0
+        *[True, False, False, False, False],
+        *[True, False, False, False, False],
+        *[False, True, False, False, False],
+    ]
+    assert bench.counters()["min-version-sentinel"] == 3
+    bench.load(rules_text("min-version:min=1.0"))
+    assert not any(refused(bench, packets[5:]))
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(
+    ("parameters", "v4", "v6"),
+    [
+        ("servers=198.51.100.7", True, False),
+        ("servers=2001:db8:1::/48,ports=443", False, True),
+        ("servers=198.51.100.0/24,ports=8443", False, False),
+    ],
+)
+def test_whose_hellos(bench, rules_text, parameters, v4, v6):
+    bench.load(rules_text(f"min-version:{parameters}"))
+    packets = [
+        sent(side, payload, family)
+        for family in (4, 6)
+        for side, payload in ((C, client_hello(TLS10)), (S, server_hello(TLS10)), (C, record(23, TLS10)))
+    ]
+    assert refused(bench, packets) == [v4] * 3 + [v6] * 3
 
 
 def test_which_findings_it_answers(finding):
