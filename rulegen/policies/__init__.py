@@ -12,7 +12,16 @@ from __future__ import annotations
 from typing import Final
 
 from rulegen.errors import WishError
-from rulegen.policies import block, first_record, heartbleed, min_version, rate, sni, weak_parameters
+from rulegen.policies import (
+    block,
+    content_type,
+    first_record,
+    heartbleed,
+    min_version,
+    rate,
+    sni,
+    weak_parameters,
+)
 from rulegen.policies.base import Policy
 
 POLICIES: Final[tuple[Policy, ...]] = (
@@ -20,6 +29,7 @@ POLICIES: Final[tuple[Policy, ...]] = (
     rate.POLICY,
     heartbleed.POLICY,
     first_record.POLICY,
+    content_type.POLICY,
     min_version.POLICY,
     weak_parameters.POLICY,
     sni.POLICY,
