@@ -45,6 +45,9 @@ OFFLOADS: Final = {"rx": 0x15, "tx": 0x17, "sg": 0x19, "tso": 0x1F, "gso": 0x24,
 """Linux include/uapi/linux/sockios.h; ethtool.h ETHTOOL_S*. Off, a packet is what was sent: never merged, and
 never in pieces of memory, which some of the kernel's ways to load bytes can't read."""
 
+ENDS: Final = ("c0", "s0")
+"""The devices of client and server."""
+
 RECEIVE_BYTES: Final = 8 << 20
 MTU: Final = 65535
 
@@ -118,18 +121,19 @@ def _another() -> int:
 class Lab:
     """Client, firewall and server. The calling process is in the firewall's namespace."""
 
-    def __init__(self, client: socket.socket, server: socket.socket) -> None:
-        self.client = client
-        self.server = server
+    def __init__(self, ends: tuple[socket.socket, socket.socket], namespaces: tuple[int, int]) -> None:
+        self.client, self.server = ends
+        self.namespaces = namespaces
+        """Descriptors of the client's and the server's."""
 
     @classmethod
     def build(cls) -> Lab:
         """Build all of it around this process, which `isolate` has made harmless."""
-        namespaces = {"c0": _another(), "s0": _another()}
+        namespaces = (_another(), _another())
         quiet = ("stp_state", "0", "forward_delay", "0", "mcast_snooping", "0")
         run("ip", "link", "add", "br0", "type", "bridge", *quiet)
-        for end, port in (("c0", "fc"), ("s0", "fs")):
-            there = f"/proc/{os.getpid()}/fd/{namespaces[end]}"
+        for namespace, end, port in zip(namespaces, ENDS, ("fc", "fs"), strict=True):
+            there = f"/proc/{os.getpid()}/fd/{namespace}"
             run("ip", "link", "add", port, "type", "veth", "peer", "name", end, "netns", there)
             run("ip", "link", "set", port, "mtu", str(MTU), "master", "br0", "up")
             run("bridge", "link", "set", "dev", port, "learning", "off")
@@ -140,13 +144,14 @@ class Lab:
         run("ip", "route", "add", "default", "dev", "br0")
         run("ip", "-6", "route", "add", "default", "dev", "br0")
         for name, text in SYSCTLS.items():
-            _sysctl(name, text)
-        return cls(*(_endpoint(namespaces[end], end) for end in ("c0", "s0")))
+            sysctl(name, text)
+        client, server = map(_endpoint, namespaces, ENDS)
+        return cls((client, server), namespaces)
 
 
 def _endpoint(namespace: int, device: str) -> socket.socket:
     with entered(namespace):
-        _sysctl("net/ipv6/conf/all/disable_ipv6", "1")
+        sysctl("net/ipv6/conf/all/disable_ipv6", "1")
         run("ip", "link", "set", device, "mtu", str(MTU), "up")
         _offloads_off(device)
         end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
@@ -177,7 +182,7 @@ def _path() -> str:
     return os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 
 
-def _sysctl(name: str, text: str) -> None:
+def sysctl(name: str, text: str) -> None:
     """Set where this kernel has it; what it lacks it does not do either."""
     path = Path("/proc/sys", name)
     if path.exists():

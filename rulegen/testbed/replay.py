@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from analyzer.model import Side
 from rulegen.testbed.netns import LabError, missing_tools
@@ -40,6 +40,9 @@ class Fate:
 class Bench:
     """A client, a firewall and a server for as long as the `with` lasts. The host is never touched."""
 
+    worker: ClassVar[str] = "rulegen.testbed.worker"
+    """The module that is run in the lab."""
+
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: Connection | None = None
@@ -51,7 +54,7 @@ class Bench:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "rulegen.testbed.worker", str(theirs.fileno())],
+                [sys.executable, "-m", self.worker, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
@@ -83,32 +86,33 @@ class Bench:
 
     def load(self, text: str) -> None:
         """Load an nft file; LabError if nft refuses it."""
-        self._ask("load", text)
+        self.ask("load", text)
 
     def listing(self) -> str:
         """The loaded rulesets, without counters."""
-        return str(self._ask("listing"))
+        return str(self.ask("listing"))
 
     def counters(self, table: str = "tlswall") -> dict[str, int]:
         """Packets that each rule of the table has matched, by the rule's name."""
-        return dict(self._ask("counters", table))
+        return dict(self.ask("counters", table))
 
     def forget(self) -> None:
         """Empty the conntrack table, as if no connection had ever been."""
-        self._ask("forget")
+        self.ask("forget")
 
     def command(self, *words: str) -> str:
         """Run a tool in the firewall's namespace and return what it prints."""
-        return str(self._ask("command", *words))
+        return str(self.ask("command", *words))
 
     def send(self, packets: Iterable[tuple[Side, bytes]]) -> list[Fate]:
         """Send IP packets one after the other, waiting for each one's fate."""
         return [
             Fate(passed, tuple(answers))
-            for passed, answers in self._ask("send", [(int(side), packet) for side, packet in packets])
+            for passed, answers in self.ask("send", [(int(side), packet) for side, packet in packets])
         ]
 
-    def _ask(self, method: str, *arguments: object) -> Any:
+    def ask(self, method: str, *arguments: object) -> Any:
+        """Have the process in the lab do one of its methods."""
         if self._requests is None:
             raise LabError("the lab is closed")
         try:

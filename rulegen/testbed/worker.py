@@ -47,6 +47,7 @@ class Worker:
     """The methods that may be asked for."""
 
     def __init__(self, lab: Lab) -> None:
+        self.lab = lab
         self._ends = (lab.client, lab.server)
         self._sent = 0
 
@@ -119,11 +120,11 @@ def _waiting(end: socket.socket) -> list[bytes]:
     return arrived
 
 
-def serve(requests: Connection) -> None:
+def serve(requests: Connection, kind: type[Worker] = Worker) -> None:
     """Build the lab, then answer requests until the other end closes."""
     try:
         isolate()
-        worker = Worker(Lab.build())
+        worker = kind(Lab.build())
     except (LabError, OSError) as error:
         requests.send((False, str(error)))
         return
