@@ -1,6 +1,6 @@
-"""Tell people what a ruleset answers, and what the policies are.
+"""Tell people what a ruleset answers.
 
-In:  an Answer and its artifact; POLICIES.
+In:  an Answer and its artifact.
 Out: lines with a style each; no control character of a capture gets through.
 """
 
@@ -13,7 +13,7 @@ from typing import Final, TextIO, TypeAlias
 from analyzer.report.text import count, visible
 from rulegen.backends.base import Artifact, Level
 from rulegen.from_findings import Answer, Entry
-from rulegen.policies.base import Observed, Policy
+from rulegen.policies.base import Observed
 
 Line: TypeAlias = tuple[str, str]
 """Text, and a style of rich; an empty one is plain."""
@@ -24,7 +24,7 @@ _PACKETS: Final = 5
 _PLAIN: Final = ""
 
 
-def account_lines(answer: Answer, artifact: Artifact) -> Iterator[Line]:
+def account_lines(answer: Answer, artifact: Artifact | None = None) -> Iterator[Line]:
     """Which findings which rules answer, which are left alone and why, and where the backend is not exact."""
     answered = [entry for entry in answer.account if entry.rules]
     alone = [entry for entry in answer.account if not entry.rules]
@@ -44,9 +44,9 @@ def account_lines(answer: Answer, artifact: Artifact) -> Iterator[Line]:
     if answer.ruleset.remarks:
         yield "To mind", "bold yellow"
     for remark in answer.ruleset.remarks:
-        yield from _paragraph(visible(remark), "  ")
-    for fidelity in artifact.fidelity:
-        if fidelity.level is not Level.EXACT:
+        yield from paragraph(visible(remark), "  ")
+    for fidelity in artifact.fidelity if artifact else ():
+        if artifact and fidelity.level is not Level.EXACT:
             notes = "; ".join(fidelity.notes)
             yield f"{fidelity.rule} is {fidelity.level} in {artifact.backend}: {notes}", "yellow"
 
@@ -61,7 +61,7 @@ def _entry(entry: Entry) -> Iterator[Line]:
     if entry.rules:
         yield f"    by {', '.join(entry.rules)}", _PLAIN
     if entry.why:
-        yield from _paragraph(visible(entry.why), "    ")
+        yield from paragraph(visible(entry.why), "    ")
 
 
 def _place(observed: Observed) -> str:
@@ -74,20 +74,8 @@ def _place(observed: Observed) -> str:
     return f"{observed.capture}: {noun} {packets}{more}{connection}{offender}"
 
 
-def policy_lines(policies: tuple[Policy, ...]) -> Iterator[Line]:
-    """The policies' own words."""
-    for policy in policies:
-        yield policy.name, "bold"
-        for head, text in (("stops", policy.stops), ("costs", policy.costs), ("bypass", policy.bypass)):
-            yield from _paragraph(text, f"  {head:8}")
-        for parameter in policy.parameters:
-            choices = f" ({', '.join(parameter.choices)})" if parameter.choices else ""
-            text = f"{parameter.meaning}{choices}"
-            yield from _paragraph(text, f"  {f'{parameter.name}={parameter.default}':20} ")
-        yield "", _PLAIN
-
-
-def _paragraph(text: str, prefix: str) -> Iterator[Line]:
+def paragraph(text: str, prefix: str, style: str = _PLAIN) -> Iterator[Line]:
+    """Lines of a text that begin with the prefix, or below it."""
     lines = textwrap.wrap(
         text,
         WIDTH,
@@ -96,7 +84,7 @@ def _paragraph(text: str, prefix: str) -> Iterator[Line]:
         break_on_hyphens=False,
         break_long_words=False,
     )
-    yield from ((line, _PLAIN) for line in lines)
+    yield from ((line, style) for line in lines)
 
 
 def write(lines: Iterator[Line], out: TextIO) -> None:

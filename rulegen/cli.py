@@ -18,7 +18,7 @@ from analyzer.command import fail, guarded, one_of, output, say
 
 if TYPE_CHECKING:
     from rulegen.from_findings import Answer
-    from rulegen.ir.rule import Source
+    from rulegen.ir.rule import Ruleset, Source
 
 HOOKS: Final = ("forward", "input", "output", "prerouting")
 """rulegen.ir.rule.Hook, which help need not wait for."""
@@ -26,13 +26,21 @@ HOOKS: Final = ("forward", "input", "output", "prerouting")
 BACKENDS: Final = ("nft",)
 """Names of rulegen.backends.BACKENDS."""
 
+FORMATS: Final = ("text", "json")
+
 _EXAMPLES: Final = """Examples:
 
 tlswall rules incident.pcap -o rules.nft
 
+tlswall rules incident.pcap --explain
+
 tlswall rules incident.pcap --policy block:ttl=7d --policy heartbleed --ports 443,8443 -o rules.nft
 
-tlswall rules --policy min-version:min=1.2,action=reset --hook input -o rules.nft
+tlswall rules -p heartbleed:ports=443 -p heartbleed:ports=8443,variant=strict -o rules.nft
+
+tlswall rules -p min-version:min=1.2,action=reset --servers 192.0.2.0/24 --hook input -o rules.nft
+
+tlswall rules incident.pcap --policy pin:servers=192.0.2.7 --connection 17 -o rules.nft
 
 tlswall rules incident.pcap --finding DG06:client | ssh gateway nft -f -
 """
@@ -86,10 +94,24 @@ def rules(
             metavar="PORT,...", help="Server ports, for policies that take them.", show_default="any"
         ),
     ] = None,
+    servers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS,...",
+            help="Addresses and prefixes of servers, for policies that take them.",
+            show_default="any",
+        ),
+    ] = None,
     ttl: Annotated[
         str | None,
         typer.Option(
             metavar="TIME", help="How long an address stays blocked: 90s, 30m, 24h, 7d.", show_default="24h"
+        ),
+    ] = None,
+    connection: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="The connection of the captures that --policy pin lets through."
         ),
     ] = None,
     findings: Annotated[
@@ -111,6 +133,20 @@ def rules(
         bool,
         typer.Option("--check/--no-check", help="Ask the real tool, in a network namespace of its own."),
     ] = True,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Tell of every rule what it means, where it comes from, what each backend makes of it, and"
+            " how it is got around. Rules are then written with -o only.",
+        ),
+    ] = False,
+    explain_format: Annotated[
+        str,
+        typer.Option(
+            "--format", metavar="|".join(FORMATS), callback=one_of(FORMATS), help="Of what --explain tells."
+        ),
+    ] = FORMATS[0],
     output_path: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to standard output."),
@@ -119,6 +155,10 @@ def rules(
     """Write firewall rules that answer what was found, and account for every finding."""
     if not captures and not policies:
         raise typer.BadParameter("Name a capture, or a policy with --policy.")
+    if connection is not None and not policies:
+        raise typer.BadParameter(
+            "--connection names the one that --policy pin lets through: add --policy pin."
+        )
     from rulegen.account import account_lines, write
     from rulegen.backends import backend_named, emit
     from rulegen.errors import InvalidRuleset, Refused, WishError
@@ -128,7 +168,8 @@ def rules(
         for capture in map(Path, captures or ()):
             if capture.exists() and output_path.samefile(capture):
                 fail(f"{capture}: is a capture, and not overwritten with rules")
-    defaults = {name: value for name, value in (("ports", ports), ("ttl", ttl)) if value is not None}
+    given = (("ports", ports), ("servers", servers), ("ttl", ttl), ("connection", connection))
+    defaults = {name: str(value) for name, value in given if value is not None}
     with guarded():
         try:
             wishes = [parse_wish(text) for text in policies or ()]
@@ -141,12 +182,19 @@ def rules(
                 defaults=defaults,
                 defragment=defragment,
             )
+            if explain:
+                _explain(answer.ruleset, explain_format)
+            if explain and output_path is None:
+                write(account_lines(answer), sys.stderr)
+                return
             backend = backend_named(backend_name)
             artifact = emit(answer.ruleset, backend)
         except WishError as error:
             fail(str(error))
-        except (InvalidRuleset, Refused) as error:
+        except InvalidRuleset as error:
             fail(f"no rules written: {error}")
+        except Refused as error:
+            fail(f"no rules written: {error}; {_others(answer.ruleset)}")
         write(account_lines(answer, artifact), sys.stderr)
         if check:
             checked = backend.check(artifact.text)
@@ -159,6 +207,30 @@ def rules(
             )
         with output(output_path) as out:
             out.write(artifact.text.encode())
+
+
+def _explain(ruleset: Ruleset, explain_format: str) -> None:
+    import json
+
+    from rulegen.account import write
+    from rulegen.explain import explain, explanation_lines
+    from rulegen.ir.check import check
+
+    check(ruleset)
+    explained = explain(ruleset)
+    if explain_format == "json":
+        sys.stdout.write(f"{json.dumps(explained.plain(), indent=2)}\n")
+    else:
+        write(explanation_lines(explained), sys.stdout)
+
+
+def _others(ruleset: Ruleset) -> str:
+    """What to do about a refusal."""
+    from rulegen.explain import REFUSED, say
+
+    able = [f"--backend {said.backend}" for said in say(ruleset) if said.level != REFUSED]
+    can = f"{' or '.join(able)} can" if able else "no backend can say all of it"
+    return f"{can}; --explain tells what each makes of each rule"
 
 
 def _answer(captures: list[str], **options: object) -> Answer:
@@ -203,9 +275,10 @@ def _source(path: str) -> Source:
 def show_policies(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these.")] = None,
 ) -> None:
-    """Explain the policies: what each stops, what it costs, how it can be bypassed."""
-    from rulegen.account import policy_lines, write
+    """Explain the policies: what each stops, costs, how it is bypassed, and which backends can say it."""
+    from rulegen.account import write
     from rulegen.errors import WishError
+    from rulegen.explain import policy_lines
     from rulegen.policies import POLICIES, policy_named
 
     with guarded():
