@@ -13,6 +13,7 @@ ANALYZER = (
     "frames", "analysis", "profile",
     "pipeline", "report", "crosscheck", "version", "command", "cli", "__main__",
 )  # fmt: skip
+RULEGEN = ("ir", "lower", "bpf", "backends")
 OPEN = ("errors", "limits", "model", "version", "")
 # frames.py is named before analysis.py, which loads it only when a DataFrame is asked for.
 
@@ -44,6 +45,25 @@ def test_analyzer_imports_earlier_stages_only(path):
             other = stage(module)
             if other not in OPEN and own not in OPEN:
                 assert ANALYZER.index(other) <= ANALYZER.index(own), f"{path.name} imports {module}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for folder in RULEGEN for path in (ROOT / "rulegen" / folder).rglob("*.py")),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_rulegen_imports_earlier_stages_only(path):
+    own = path.relative_to(ROOT / "rulegen").parts[0]
+    for module in imports(path):
+        if module.startswith("rulegen") and (other := stage(module)) not in OPEN:
+            assert other in RULEGEN[: RULEGEN.index(own) + 1], f"{path.name} imports {module}"
+
+
+def test_what_evaluates_programs_knows_nothing_of_what_makes_them():
+    for path in (ROOT / "rulegen" / "evaluate").rglob("*.py"):
+        for module in imports(path):
+            assert stage(module) != "lower", f"{path.name} imports {module}"
+            assert not module.startswith("rulegen.bpf") or module == "rulegen.bpf.program"
 
 
 def test_help_and_rules_load_neither_numpy_nor_pandas():
