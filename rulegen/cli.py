@@ -7,6 +7,7 @@ that needs it: `tlswall analyze` passes here too.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -17,7 +18,7 @@ from analyzer.cli import show_version
 from analyzer.command import fail, guarded, one_of, output, say
 
 if TYPE_CHECKING:
-    from rulegen.from_findings import Answer
+    from rulegen.from_findings import Answer, Wish
     from rulegen.ir.rule import Ruleset, Source
 
 HOOKS: Final = ("forward", "input", "output", "prerouting")
@@ -233,29 +234,37 @@ def _others(ruleset: Ruleset) -> str:
     return f"{can}; --explain tells what each makes of each rule"
 
 
-def _answer(captures: list[str], **options: object) -> Answer:
+def _answer(captures: list[str], *, wishes: Sequence[Wish], **options: object) -> Answer:
     """Analyse the captures, if there are any, and answer what was found."""
     from rulegen.from_findings import answer
     from rulegen.ir.rule import Hook
 
     options["hook"] = Hook(str(options["hook"]))
     if not captures:
-        return answer((), (), (), **options)  # type: ignore[arg-type]  # the options of `answer`, by name
+        # the options of `answer`, by name
+        return answer((), (), (), wishes=wishes, **options)  # type: ignore[arg-type]
     from analyzer import pipeline
     from analyzer.report.progress import Progress
+    from rulegen.handshakes import with_handshakes
+    from rulegen.policies import policy_named
 
     paths = [Path(capture) for capture in captures]
     size = sum(path.stat().st_size for path in paths) if all(path.is_file() for path in paths) else None
     progress = Progress(size, sys.stderr if sys.stderr.isatty() else None)
+    handshakes = any(policy_named(wish.policy).wants_handshakes for wish in wishes)
     with progress:
-        analysis = pipeline.analyze(captures, progress=progress)
+        analysis = pipeline.analyze(captures, progress=progress, tables=("messages",) if handshakes else ())
     for capture in analysis.captures:
         for issue in capture.errors:
             say(f"{capture.path}: {issue.why} (at byte {issue.offset:,})")
+    connections: Iterable[Mapping[str, object]] = analysis.iter_connections()
+    if handshakes:
+        connections = with_handshakes(connections, analysis.messages)
     return answer(
         [_source(capture.path) for capture in analysis.captures],
         analysis.iter_findings(),
-        analysis.iter_connections(),
+        connections,
+        wishes=wishes,
         **options,  # type: ignore[arg-type]
     )
 

@@ -17,7 +17,9 @@ from rulegen.policies import (
     content_type,
     first_record,
     heartbleed,
+    learned,
     min_version,
+    pin,
     rate,
     sni,
     weak_parameters,
@@ -33,6 +35,8 @@ POLICIES: Final[tuple[Policy, ...]] = (
     min_version.POLICY,
     weak_parameters.POLICY,
     sni.POLICY,
+    learned.POLICY,
+    pin.POLICY,
 )
 
 

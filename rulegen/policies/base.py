@@ -105,6 +105,8 @@ class Policy(ABC):
     parameters: ClassVar[tuple[Parameter, ...]]
     wants_connections: ClassVar[bool] = False
     """Its rules come from what the captures hold, not from findings alone."""
+    wants_handshakes: ClassVar[bool] = False
+    """And from what those connections' handshakes showed in clear (rulegen.handshakes), in their rows."""
     example: ClassVar[str] = ""
     """As the user could write it; for a policy that is nothing without parameters. Else its name."""
 
