@@ -104,7 +104,9 @@ def _rule(ruleset: Ruleset, chain: Chain, rule: Rule) -> RuleExplained:
         policy=chain.policy,
         meaning=rule.meaning,
         does=_does(rule),
-        origin=origin_text(rule.origin) if rule.origin.citations else "asked for; no finding calls for it",
+        origin=origin_text(rule.origin)
+        if rule.origin.citations
+        else "the policy; no finding calls for this rule",
         needs=", ".join(sorted(tracked(chain.guard) | rule_tracked(rule))),
         backends=say(_alone(ruleset, chain, rule)),
     )

@@ -20,6 +20,7 @@ from typing import Final
 from analyzer.wire.fields import FIELDS, Layer
 from rulegen.errors import InvalidRuleset
 from rulegen.ir.match import (
+    ALWAYS,
     CARRIER,
     PROTOCOLS,
     And,
@@ -39,6 +40,7 @@ from rulegen.ir.match import (
     SomeRecord,
     Test,
     carrier,
+    leaves,
 )
 from rulegen.ir.rule import (
     ENDS,
@@ -328,26 +330,16 @@ def _hull(test: Test) -> Interval:
 
 
 def _reachable(chain: Chain) -> Iterator[str]:
-    taken: list[Match] = []
+    taken: set[Match] = set()
     for rule in chain.rules:
-        if any(match == And(()) for match in taken):
+        if ALWAYS in taken:
             yield f"rule {rule.name}: an earlier rule of {chain.name} takes every packet"
         elif rule.match in taken:
             yield f"rule {rule.name}: an earlier rule of {chain.name} takes the same packets"
         if rule.verdict in ENDS and rule.limit is None:
-            taken.append(rule.match)
+            taken.add(rule.match)
 
 
 def _sets_used(chain: Chain) -> Iterator[str]:
-    def below(match: Match) -> Iterator[str]:
-        match match:
-            case And(matches) | Or(matches):
-                yield from flatten.from_iterable(map(below, matches))
-            case Not(inner):
-                yield from below(inner)
-            case Lookup(_, name):
-                yield name
-
-    yield from below(chain.guard)
-    for rule in chain.rules:
-        yield from below(rule.match)
+    for match in (chain.guard, *(rule.match for rule in chain.rules)):
+        yield from (leaf.set for leaf in leaves(match) if isinstance(leaf, Lookup))

@@ -226,7 +226,7 @@ def test_every_rule_is_explained(pipeline, capture, two_backends):
         "nft       exact: judges the record that starts a packet's payload, none further inside",
         "writes 0x10000000 into the bits 0x10000000 of the connection mark",
         "sni-deny-1 (sni)",
-        "from      asked for; no finding calls for it",
+        "from      the policy; no finding calls for this rule",
         "nft       refused: the server_name of a ClientHello, which is at no fixed place",
         "all       narrower: says half",
         "How heartbleed is got around",
