@@ -21,9 +21,10 @@ from types import TracebackType
 from typing import Any, ClassVar, Final
 
 from analyzer.model import Side
+from rulegen.backends.xtables import entrance
 from rulegen.testbed.netns import LabError, missing_tools
 
-TOOLS: Final = ("ip", "bridge", "nft")
+NEEDED: Final = ("ip", "bridge", "nft")
 _GRACE_S: Final = 10
 
 
@@ -48,7 +49,7 @@ class Bench:
         self._requests: Connection | None = None
 
     def __enter__(self) -> Bench:
-        missing = missing_tools(TOOLS)
+        missing = missing_tools(NEEDED)
         if missing:
             raise LabError(f"not installed: {', '.join(missing)} (apt install iproute2 nftables)")
         ours, theirs = socket.socketpair()
@@ -84,17 +85,25 @@ class Bench:
                 self._process.wait()
             self._process = None
 
-    def load(self, text: str) -> None:
-        """Load an nft file; LabError if nft refuses it."""
-        self.ask("load", text)
+    def load(self, text: str, tool: str = "nft") -> None:
+        """Load a file of one of TOOLS; LabError if the tool refuses it.
 
-    def listing(self) -> str:
-        """The loaded rulesets, without counters."""
-        return str(self.ask("listing"))
+        A file that tlswall wrote for iptables is also jumped to, as its header says, if it is not yet.
+        """
+        place = entrance(text) if "tables" in tool else None
+        self.ask("load", text, tool, place)
 
-    def counters(self, table: str = "tlswall") -> dict[str, int]:
-        """Packets that each rule of the table has matched, by the rule's name."""
-        return dict(self.ask("counters", table))
+    def listing(self, tool: str = "nft") -> str:
+        """What is loaded, without counters; the tool can load it again."""
+        return str(self.ask("listing", tool))
+
+    def counters(self, table: str = "tlswall", *, tool: str = "nft") -> dict[str, int]:
+        """Packets that each rule has matched, by its name: of an nft table, or of our chains of iptables."""
+        return dict(self.ask("counters", table, tool))
+
+    def flush(self) -> None:
+        """Remove all rules and sets, whatever tool made them."""
+        self.ask("flush")
 
     def forget(self) -> None:
         """Empty the conntrack table, as if no connection had ever been."""

@@ -13,8 +13,6 @@ packet has either arrived before it or never will.
 from __future__ import annotations
 
 import contextlib
-import json
-import re
 import select
 import socket
 import struct
@@ -23,6 +21,7 @@ from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from typing import Final
 
+from rulegen.testbed import tools
 from rulegen.testbed.netns import Lab, LabError, forget_connections, isolate, run
 
 CLIENT: Final = 0
@@ -40,8 +39,6 @@ _FRAME_MAX: Final = 1 << 17
 _PATIENCE_S: Final = 10.0
 """A sentinel arrives within microseconds; after this long the machine or the lab is broken."""
 
-_RULE: Final = re.compile(r"\[([a-z0-9-]+)\]")
-
 
 class Worker:
     """The methods that may be asked for."""
@@ -51,24 +48,21 @@ class Worker:
         self._ends = (lab.client, lab.server)
         self._sent = 0
 
-    def load(self, text: str) -> None:
-        """Load an nft file."""
-        run("nft", "-f", "-", text=text)
+    def load(self, text: str, tool: str, entrance: tuple[str, str, str] | None) -> None:
+        """Load a file of the tool's."""
+        tools.load(tool, text, entrance)
 
-    def listing(self) -> str:
-        """The ruleset as nft prints it, without counters and what else changes by itself."""
-        return run("nft", "--stateless", "list", "ruleset")
+    def listing(self, tool: str) -> str:
+        """The rules as the tool prints them, without counters and what else changes by itself."""
+        return tools.listing(tool)
 
-    def counters(self, table: str) -> dict[str, int]:
-        """Packets that each rule of our table has matched, by the rule's name."""
-        found: dict[str, int] = {}
-        for item in json.loads(run("nft", "--json", "list", "table", "inet", table))["nftables"]:
-            rule = item.get("rule", {})
-            name = _RULE.match(rule.get("comment", ""))
-            for statement in rule.get("expr", ()):
-                if name and "counter" in statement:
-                    found[name[1]] = found.get(name[1], 0) + statement["counter"]["packets"]
-        return found
+    def counters(self, table: str, tool: str) -> dict[str, int]:
+        """Packets that each of our rules has matched, by the rule's name."""
+        return tools.counters(tool, table)
+
+    def flush(self) -> None:
+        """Remove all rules and sets."""
+        tools.flush()
 
     def forget(self) -> None:
         """Empty the conntrack table."""

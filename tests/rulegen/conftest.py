@@ -30,10 +30,10 @@ def lab() -> Iterator[Bench]:
 @pytest.fixture
 def bench(lab: Bench) -> Iterator[Bench]:
     """The lab without rules and connections."""
-    lab.command("nft", "flush", "ruleset")
+    lab.flush()
     lab.forget()
     yield lab
-    lab.command("nft", "flush", "ruleset")
+    lab.flush()
 
 
 @pytest.fixture
