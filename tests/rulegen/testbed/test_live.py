@@ -20,7 +20,7 @@ from rulegen.backends import BACKENDS, emit
 from rulegen.from_findings import answer, parse_wish
 from rulegen.handshakes import with_handshakes
 from rulegen.ir.rule import Source
-from rulegen.testbed.live import CLIENT, PATIENCE_S, SERVER, Live, Program
+from rulegen.testbed.live import CLIENT, CLIENT_6, PATIENCE_S, SERVER, SERVER_6, Live, Program
 from rulegen.testbed.netns import LabError, missing_tools
 
 pytestmark = pytest.mark.netns
@@ -70,10 +70,10 @@ class Endpoints:
         server.wait_for("ACCEPT")
         return server
 
-    def connect(self, port: int, *options: str) -> Program:
+    def connect(self, port: int, *options: str, server: str = SERVER) -> Program:
         """A client whose handshake is complete."""
         client = self.live.start(
-            Side.CLIENT, "openssl", "s_client", "-connect", f"{SERVER}:{port}", "-CAfile", self.certificate,
+            Side.CLIENT, "openssl", "s_client", "-connect", f"{server}:{port}", "-CAfile", self.certificate,
             "-verify_return_error", *options,
         )  # fmt: skip
         client.wait_for(HANDSHAKE_DONE)
@@ -110,22 +110,32 @@ def is_stopped_at_an_echo(live: Live, client: Program, line: str) -> None:
     is_stopped(live, client, client, line, line[::-1])
 
 
-@pytest.mark.parametrize("resumption", ["follow", "refuse"])
-def test_the_next_connection_of_a_client_is_pinned(endpoints, live, rules_text, resumption):
+@pytest.mark.parametrize(
+    ("client", "server", "resumption"),
+    [
+        (CLIENT, SERVER, "follow"),
+        (CLIENT, SERVER, "refuse"),
+        (f"[{CLIENT_6}]", f"[{SERVER_6}]", "follow"),
+        (f"[{CLIENT_6}]", f"[{SERVER_6}]", "refuse"),
+    ],
+)
+def test_the_next_connection_of_a_client_is_pinned(endpoints, live, rules_text, client, server, resumption):
     """By its addresses and ports; its session_id is learned from its ServerHello."""
     endpoints.serve(PORT, ECHO, "-tls1_2", "-no_ticket")
     other_server = endpoints.serve(OTHER_PORT, "-tls1_2", "-no_ticket")
-    live.load(rules_text(f"pin:client={CLIENT}:{PINNED_PORT},servers={SERVER},resumption={resumption}"))
+    servers = server.strip("[]")
+    live.load(rules_text(f"pin:client={client}:{PINNED_PORT},servers={servers},resumption={resumption}"))
 
-    pinned = endpoints.connect(PORT, "-bind", f"{CLIENT}:{PINNED_PORT}", "-sess_out", endpoints.session())
+    bound = ("-bind", f"{client}:{PINNED_PORT}", "-sess_out", endpoints.session())
+    pinned = endpoints.connect(PORT, *bound, server=server)
     works(pinned, "pinned")
-    second = endpoints.connect(OTHER_PORT)
+    second = endpoints.connect(OTHER_PORT, server=server)
     is_stopped(live, second, other_server, "data from the client")
     is_stopped(live, other_server, second, "data from the server")
     works(pinned, "still works")
     pinned.end()
 
-    resumed = endpoints.connect(PORT, "-sess_in", endpoints.session())
+    resumed = endpoints.connect(PORT, "-sess_in", endpoints.session(), server=server)
     assert "Reused, TLSv1.2" in resumed.wait_for("Reused")
     if resumption == "follow":
         works(resumed, "resumed")
