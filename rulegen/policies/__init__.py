@@ -14,6 +14,7 @@ from typing import Final
 from rulegen.errors import WishError
 from rulegen.policies import (
     block,
+    block_bytes,
     content_type,
     first_record,
     heartbleed,
@@ -28,6 +29,7 @@ from rulegen.policies.base import Policy
 
 POLICIES: Final[tuple[Policy, ...]] = (
     block.POLICY,  # cheapest, and makes the rest unnecessary
+    block_bytes.POLICY,
     rate.POLICY,
     heartbleed.POLICY,
     first_record.POLICY,
