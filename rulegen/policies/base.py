@@ -18,7 +18,17 @@ from typing import ClassVar, Final, TypeAlias
 
 from analyzer.model import Finding
 from rulegen.errors import WishError
-from rulegen.ir.match import Direction, InDirection, Interval, Match, Protocol, all_of, any_of, one_of
+from rulegen.ir.match import (
+    Direction,
+    InDirection,
+    Interval,
+    Match,
+    Protocol,
+    SomeRecord,
+    all_of,
+    any_of,
+    one_of,
+)
 from rulegen.ir.rule import Chain, Citation, Hook, Origin, SetDeclaration
 
 
@@ -255,6 +265,19 @@ def toward(direction: str, ports: tuple[Interval, ...], servers: tuple[Network, 
     if known:
         return to_server(ports, servers) if direction == "to-server" else to_client(ports, servers)
     return InDirection(Direction.ORIGINAL if direction == "to-server" else Direction.REPLY)
+
+
+RECORDS: Final = Parameter(
+    name="records",
+    default="1",
+    choices=tuple(str(number) for number in range(1, 9)),
+    meaning="how many records of a packet are looked at, by backends that walk from one to the next",
+)
+
+
+def among(match: Match, records: str) -> Match:
+    """One of the first records of the packet (as RECORDS) is such a one; the match speaks of tls.* alone."""
+    return match if records == "1" else SomeRecord(match, int(records))
 
 
 def to_server(ports: tuple[Interval, ...], servers: tuple[Network, ...] = ()) -> Match:

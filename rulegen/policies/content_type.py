@@ -13,6 +13,7 @@ told from one. So nothing is ever refused for not being a record.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Final
 
 from analyzer.model import Finding
@@ -23,7 +24,6 @@ from rulegen.ir.match import (
     Match,
     Not,
     Present,
-    SomeRecord,
     State,
     all_of,
     any_of,
@@ -34,6 +34,7 @@ from rulegen.ir.rule import Chain, Origin, Rule, Verdict
 from rulegen.lower.ranges import merged
 from rulegen.policies.base import (
     DIRECTION,
+    RECORDS,
     Answered,
     LeftAlone,
     Observed,
@@ -41,6 +42,7 @@ from rulegen.policies.base import (
     Part,
     Policy,
     Settings,
+    among,
     parse_ports,
     parse_servers,
     toward,
@@ -55,32 +57,32 @@ record's middle fifty times as often."""
 LENGTH: Final = between("tls.length", 0, (1 << 14) + 2048)
 """RFC 5246 6.2.3: TLSCiphertext. Older ones are no longer."""
 
-RECORDS: Final = tuple(str(number) for number in range(1, 9))
-
 
 class ContentTypes(Policy):
     name: ClassVar[str] = "content-type"
     stops: ClassVar[str] = (
-        "Packets whose payload starts with a TLS record of these content types (mode=block), or of another"
-        " registered type than these (mode=allow): change_cipher_spec, alert, handshake, application_data,"
-        " heartbeat, or any number. A record is what has such a type, a version from 0x0300 to 0x0304 and a"
-        " length of 18,432 at most."
+        "Packets whose payload starts with TLS records, one of which is of these content types"
+        " (mode=block), or of another registered type than these (mode=allow): change_cipher_spec, alert,"
+        " handshake, application_data, heartbeat, or any number. A record is what has such a type, a"
+        " version from 0x0300 to 0x0304 and a length of 18,432 at most."
     )
     costs: ClassVar[str] = (
-        "Whoever needs such records. A refused one is sent again and refused again, so that its connection"
-        " stalls; action=reset tells its sender. Of the segments that go on with a record that began in an"
-        " earlier one, about one in 12 million per refused type (17 GB in segments of 1,460 bytes) starts by"
-        " chance with the bytes of such a header and is refused too. split=drop also refuses every short"
-        " segment (1 to 4 bytes) that may be a cut header: with a lone byte, one in 256 per type."
+        "Whoever needs such records. A refused one is sent again and refused again, so that its"
+        " connection stalls; action=reset tells its sender. Of the segments that go on with a record that"
+        " began in an earlier one, about one in 12 million per refused type (17 GB in segments of 1,460"
+        " bytes) starts by chance with the bytes of such a header and is refused too. split=drop also"
+        " refuses every short segment (1 to 4 bytes) that may be a cut header: with a lone byte, one in"
+        " 256 per type."
     )
     bypass: ClassVar[str] = (
-        "A record is only seen where it starts a packet's payload: not behind another one (records=N looks"
-        " at the first N, in backends that can; the others say so) nor behind the rest of one that began"
-        " earlier, nor with its header cut in two (split=drop refuses that), nor merged with others before"
-        " the rules see it (GRO, LRO). mode=allow lets pass what is no header of a registered type: the rest"
-        " of records, other protocols, types that nobody knows. TLS 1.3 hides the types of all that it"
-        " encrypts behind application_data. Minor versions above 4 are not looked at; servers that take them"
-        " before a version is negotiated (OpenSSL 1.0.1) read such records."
+        "A record is only seen where it starts a packet's payload or, by backends that walk from one to"
+        " the next (bpf does, nft does not, each says so), is among the first of the packet (records=N)."
+        " It is not seen behind the rest of one that began in an earlier packet, nor with its header cut"
+        " in two (split=drop refuses that), nor, where only the first is looked at, merged with others"
+        " before the rules see it (GRO, LRO). mode=allow lets pass what is no header of a registered type:"
+        " the rest of records, other protocols, types that nobody knows. TLS 1.3 hides the types of all"
+        " that it encrypts behind application_data. Minor versions above 4 are not looked at; servers that"
+        " take them before a version is negotiated (OpenSSL 1.0.1) read such records."
     )
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter(
@@ -102,12 +104,7 @@ class ContentTypes(Policy):
             meaning="only packets of connections in this state of conntrack; data is new only with TCP Fast"
             " Open, or where a connection is met in its midst",
         ),
-        Parameter(
-            name="records",
-            default="1",
-            choices=RECORDS,
-            meaning="how many records of a packet are looked at",
-        ),
+        replace(RECORDS, default=RECORDS.choices[-1]),
         Parameter(
             name="split",
             default="pass",
@@ -146,10 +143,9 @@ def _rules(settings: Settings) -> Iterator[tuple[str, Match, str]]:
     names = ", ".join(_name(code) for code in refused)
     kinds = one_of("tls.content_type", merged((code, code) for code in refused))
     header = all_of(kinds, VERSION, LENGTH)
-    records = int(settings["records"])
     yield (
         "content-type",
-        header if records == 1 else SomeRecord(header, records),
+        among(header, settings["records"]),
         f"A TLS record of type {names}.",
     )
     if settings["split"] == "drop":

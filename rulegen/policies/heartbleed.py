@@ -32,6 +32,7 @@ from rulegen.ir.match import (
 from rulegen.ir.rule import Chain, Rule, SetMark, Verdict
 from rulegen.policies.base import (
     DIRECTION,
+    RECORDS,
     Answered,
     LeftAlone,
     Observed,
@@ -39,6 +40,7 @@ from rulegen.policies.base import (
     Part,
     Policy,
     Settings,
+    among,
     elsewhere,
     origin,
     parse_ports,
@@ -79,14 +81,15 @@ class Heartbleed(Policy):
         " elements, 30 kB."
     )
     bypass: ClassVar[str] = (
-        "A request behind another record in the same packet, or split so that its header does not start a"
-        " packet's payload, is not seen; without ports, nor is one split within its first 3 bytes."
-        " Over-reads in encrypted heartbeats can't be seen: only variant=strict stops those. With"
+        "A request behind another record in the same packet is not seen (records=N looks at the first N,"
+        " in backends that walk from one to the next: bpf does, nft does not), nor one split so that its"
+        " header does not start a packet's payload; without ports, nor is one split within its first 3"
+        " bytes. Over-reads in encrypted heartbeats can't be seen: only variant=strict stops those. With"
         " encrypted=pass an attacker may send a ChangeCipherSpec first. One that stands behind other"
-        " records in its packet, as most clients send it, is only seen by backends that walk from record"
-        " to record, up to the eighth; with the others, nft too, encrypted heartbeats of such connections"
-        " are still judged. A receiver that merges packets (GRO, LRO) before the rules see them hides all"
-        " but the first record. Patch the server."
+        " records in its packet, as most clients send it, is only seen by backends that walk, up to the"
+        " eighth; with the others encrypted heartbeats of such connections are still judged. A receiver"
+        " that merges packets (GRO, LRO) before the rules see them hides all but the first record. Patch"
+        " the server."
     )
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter(name="ports", default="", meaning="server ports, 443,8443-8450; without, every port"),
@@ -104,6 +107,7 @@ class Heartbleed(Policy):
             choices=("check", "pass"),
             meaning="pass: leave a direction alone once it has sent ChangeCipherSpec",
         ),
+        RECORDS,
     )
 
     def claims(self, finding: Finding, asked: Mapping[str, str | None]) -> bool:
@@ -129,9 +133,10 @@ class Heartbleed(Policy):
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
         ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
         spare = settings["encrypted"] == "pass"
+        walks = spare or settings["records"] != "1"
         judged = _plaintext() if spare else all_of()
         variant = _strict if settings["variant"] == "strict" else _exact
-        rules = [*variant(bool(ports), judged, answered)]
+        rules = [*variant(bool(ports), judged, settings["records"], answered)]
         if spare:  # last: a heartbeat is not encrypted by a ChangeCipherSpec behind it in its packet
             rules += _marking(answered)
         chain = Chain(
@@ -140,8 +145,8 @@ class Heartbleed(Policy):
             rules=tuple(rules),
             guard=all_of(
                 toward(settings["direction"], ports, servers),
-                # Any record may have ChangeCipherSpec behind it.
-                between("tls.content_type", CHANGE_CIPHER_SPEC if spare else HEARTBEAT, HEARTBEAT),
+                # Any record may have behind it what is looked for.
+                between("tls.content_type", CHANGE_CIPHER_SPEC if walks else HEARTBEAT, HEARTBEAT),
             ),
         )
         return Part(chains=(chain,))
@@ -176,16 +181,19 @@ def _plaintext() -> Match:
     )
 
 
-def _exact(ports: bool, judged: Match, answered: Sequence[tuple[Observed, Answered]]) -> Iterator[Rule]:
-    heartbeat = all_of(equals("tls.content_type", HEARTBEAT), judged)
+def _exact(
+    ports: bool, judged: Match, records: str, answered: Sequence[tuple[Observed, Answered]]
+) -> Iterator[Rule]:
+    heartbeat = equals("tls.content_type", HEARTBEAT)
+    overread = all_of(
+        heartbeat,
+        VERSION_3,
+        equals("tls.heartbeat_type", REQUEST),
+        Exceeds("tls.heartbeat_payload_length", OVERHEAD_BYTES, "tls.length"),
+    )
     yield Rule(
         name="heartbleed-overread",
-        match=all_of(
-            heartbeat,
-            VERSION_3,
-            equals("tls.heartbeat_type", REQUEST),
-            Exceeds("tls.heartbeat_payload_length", OVERHEAD_BYTES, "tls.length"),
-        ),
+        match=all_of(among(overread, records), judged),
         verdict=Verdict.DROP,
         origin=origin("heartbleed", "heartbleed-overread", answered),
         meaning="A heartbeat request asks for more than it brings: payload_length + 19 > record length.",
@@ -194,7 +202,7 @@ def _exact(ports: bool, judged: Match, answered: Sequence[tuple[Observed, Answer
     yield Rule(
         name="heartbleed-split",
         match=all_of(
-            heartbeat, *(() if ports else (VERSION_3,)), Not(Present("tls.heartbeat_payload_length"))
+            heartbeat, judged, *(() if ports else (VERSION_3,)), Not(Present("tls.heartbeat_payload_length"))
         ),
         verdict=Verdict.DROP,
         origin=origin("heartbleed", "heartbleed-split", answered),
@@ -202,11 +210,13 @@ def _exact(ports: bool, judged: Match, answered: Sequence[tuple[Observed, Answer
     )
 
 
-def _strict(ports: bool, judged: Match, answered: Sequence[tuple[Observed, Answered]]) -> Iterator[Rule]:
-    heartbeat = all_of(equals("tls.content_type", HEARTBEAT), judged)
+def _strict(
+    ports: bool, judged: Match, records: str, answered: Sequence[tuple[Observed, Answered]]
+) -> Iterator[Rule]:
+    heartbeat = equals("tls.content_type", HEARTBEAT)
     yield Rule(
         name="heartbleed-any",
-        match=all_of(heartbeat, VERSION_3),
+        match=all_of(among(all_of(heartbeat, VERSION_3), records), judged),
         verdict=Verdict.DROP,
         origin=origin("heartbleed", "heartbleed-any", answered),
         meaning="A heartbeat record, whatever it asks for.",
@@ -214,7 +224,7 @@ def _strict(ports: bool, judged: Match, answered: Sequence[tuple[Observed, Answe
     if ports:
         yield Rule(
             name="heartbleed-split",
-            match=all_of(heartbeat, Not(Present("tls.version"))),
+            match=all_of(heartbeat, judged, Not(Present("tls.version"))),
             verdict=Verdict.DROP,
             origin=origin("heartbleed", "heartbleed-split", answered),
             meaning="What may be a heartbeat record is cut before its version and is refused.",

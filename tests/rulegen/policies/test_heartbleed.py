@@ -161,10 +161,17 @@ def test_strict_refuses_cut_headers_too(bench, rules_text):
 
 
 @pytest.mark.netns
-def test_known_bypass_a_second_record_in_a_segment_is_not_seen(bench, rules_text):
-    """As `tlswall policies` says; if this starts to fail, that text is wrong."""
-    bench.load(rules_text("heartbleed"))
-    assert dropped(bench, to_server(b"\x15\x03\x02\x00\x02\x01\x00" + ATTACK)) == [False]
+@pytest.mark.parametrize(
+    "policy", ["heartbleed", "heartbleed:records=8", "heartbleed:records=8,variant=strict"]
+)
+def test_known_bypass_a_second_record_in_a_segment_is_not_seen(bench, rules_text, respond, policy):
+    """As `tlswall policies` says of nft, and nft of the rules that ask for more."""
+    bench.load(rules_text(policy))
+    behind = to_server(b"\x15\x03\x02\x00\x02\x01\x00" + ATTACK)
+    assert dropped(bench, behind, to_server(ATTACK)) == [False, True]
+    levels = {one.rule: one.level for one in emit(respond((), policy).ruleset, NFT).fidelity}
+    levels.pop("heartbleed-split", None)
+    assert set(levels.values()) == {Level.NARROWER if "records" in policy else Level.EXACT}
 
 
 @pytest.mark.netns
