@@ -229,7 +229,8 @@ def _others(ruleset: Ruleset) -> str:
     """What to do about a refusal."""
     from rulegen.explain import REFUSED, say
 
-    able = [f"--backend {said.backend}" for said in say(ruleset) if said.level != REFUSED]
+    rules_of = [said for said in say(ruleset) if said.backend != "ipset"]  # which says sets alone
+    able = [f"--backend {said.backend}" for said in rules_of if said.level != REFUSED]
     can = f"{' or '.join(able)} can" if able else "no backend can say all of it"
     return f"{can}; --explain tells what each makes of each rule"
 

@@ -29,8 +29,8 @@ REFUSED: Final = "refused"
 WORST: Final = (Level.EXACT, Level.WIDER, Level.NARROWER, REFUSED)
 
 _STYLES: Final = {Level.EXACT: "green", Level.WIDER: "yellow", Level.NARROWER: "yellow", REFUSED: "red"}
-_CITED_MAX: Final = 600
-"""Characters of a rule's origin that are shown; the JSON has all of it."""
+_SHOWN_MAX: Final = 3000
+"""Characters of a text, a rule's origin for example; the JSON has all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +178,7 @@ def explanation_lines(explained: Explanation) -> Iterator[Line]:
         yield f"{rule.rule} ({rule.policy})", "bold"
         yield from _entry("means", rule.meaning)
         yield from _entry("does", rule.does)
-        yield from _entry("from", visible(rule.origin, _CITED_MAX))
+        yield from _entry("from", rule.origin)
         if rule.needs:
             yield from _entry("needs", f"connection tracking, for {rule.needs}")
         for said in rule.backends:
@@ -204,7 +204,7 @@ def said_lines(said: Said) -> Iterator[Line]:
 
 
 def _entry(head: str, text: str, style: str = "") -> Iterator[Line]:
-    yield from paragraph(text, f"  {head:10}", style)
+    yield from paragraph(visible(text, _SHOWN_MAX), f"  {head:10}", style)
 
 
 def policy_lines(policies: Iterable[Policy]) -> Iterator[Line]:

@@ -21,6 +21,7 @@ from rulegen.backends import BACKENDS
 from rulegen.backends.base import Artifact, Checked, Fidelity, Level
 from rulegen.cli import BACKENDS as BACKEND_NAMES
 from rulegen.cli import HOOKS, app
+from rulegen.explain import explain, explanation_lines
 from rulegen.ir.rule import Hook
 from rulegen.policies import POLICIES
 
@@ -306,6 +307,14 @@ def test_a_capture_by_any_name_makes_the_same_rules(respond, finding, backend, n
     assert bare(foul) == bare(fair)
     assert max(len(line.encode()) for line in foul.splitlines()) < 10_000
     assert not any(ord(letter) < 32 and letter not in "\n\t" for letter in foul)
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_an_explanation_shows_any_name_harmless(respond, finding, name):
+    explained = explain(respond((finding("HB01"),), name=name).ruleset)
+    text = "".join(line for line, _ in explanation_lines(explained))
+    assert text.isprintable()
+    assert json.loads(json.dumps(explained.plain()))["rules"][0]["origin"].startswith(name)
 
 
 @pytest.mark.netns
