@@ -11,6 +11,7 @@ from analyzer.model import Side
 from rulegen.backends import BACKENDS, emit
 from rulegen.errors import WishError
 from rulegen.testbed.packets import Segment
+from tests.rulegen.backends.test_iptables import VARIANTS, load_both
 
 NFT = BACKENDS[0]
 
@@ -94,6 +95,20 @@ def test_prefixes_in_the_kernel(bench, respond, finding):
     fates = bench.send(
         (Side.CLIENT, between(source, "2001:db8:9::7" if ":" in source else "198.51.100.7"))
         for source in (*refused, *passed)
+    )
+    assert [fate.passed for fate in fates] == [False] * 4 + [True] * 4
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_prefixes_in_ipset_and_iptables(bench, respond, finding, variant):
+    found = tuple(finding(offender=address) for address in NEIGHBOURS)
+    load_both(bench, respond(found, "block:prefix4=24,prefix6=64").ruleset, variant)
+    inside = ("192.0.2.0", "192.0.3.255", "2001:db8::", "2001:db8:0:1:ffff:ffff:ffff:ffff")
+    outside = ("192.0.1.255", "192.0.4.0", "2001:db8:0:2::", "2001:db7:ffff:ffff:ffff:ffff:ffff:ffff")
+    fates = bench.send(
+        (Side.CLIENT, between(source, "2001:db8:9::7" if ":" in source else "198.51.100.7"))
+        for source in (*inside, *outside)
     )
     assert [fate.passed for fate in fates] == [False] * 4 + [True] * 4
 

@@ -14,6 +14,7 @@ from rulegen.from_findings import Answer, answer, parse_wish
 from rulegen.ir.rule import Source
 from rulegen.policies.learned import MARK_OWES
 from rulegen.testbed.packets import SYN
+from tests.rulegen.backends.test_iptables import VARIANTS, load_both
 from tests.rulegen.policies.handshakes import (
     SSL3,
     TLS10,
@@ -118,6 +119,17 @@ def test_what_it_refuses(bench, policy, column):
         bench.forget()
         verdicts[case[0]] = refused(bench, [case[1]])[0]
     assert verdicts == {case[0]: case[column] for case in CASES}
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_iptables_refuses_the_same(bench, variant):
+    load_both(bench, learned(*GOOD).ruleset, variant)
+    verdicts = {}
+    for case in CASES:
+        bench.forget()
+        verdicts[case[0]] = refused(bench, [case[1]])[0]
+    assert verdicts == {case[0]: case[2] for case in CASES}
 
 
 @pytest.mark.netns

@@ -12,6 +12,7 @@ from rulegen.from_findings import parse_wish
 from rulegen.policies.base import Answered, LeftAlone, Observed
 from rulegen.policies.rate import MARK_FINISHED, POLICY
 from rulegen.testbed.packets import ACK, FIN, RST, SYN
+from tests.rulegen.backends.test_iptables import VARIANTS, load_both
 from tests.rulegen.policies.handshakes import C, S, client_hello, message, opening, record, refused, sent
 from tests.rulegen.reference import Packet
 
@@ -160,6 +161,22 @@ def test_known_bypass_what_begins_like_a_message_in_clear_is_not_counted(bench, 
     many_alerts = record(21, b"\1\0") * 50
     packets = [*connection(40000), *[sent(C, unlucky), sent(C, hidden)] * 4, sent(C, many_alerts)]
     assert not any(refused(bench, packets))
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
+def test_iptables_counts_the_same(bench, respond, family, variant):
+    rates = {"handshakes": "3/hour", "alerts": "2/hour", "renegotiations": "2/hour", "open": "4"}
+    load_both(bench, respond((), only(**rates)).ruleset, variant)
+    hello, alert = sent(C, client_hello(), family), sent(C, record(21, b"\1\0"), family)
+    assert not any(refused(bench, connection(40000, family)))
+    assert refused(bench, [sent(C, ENCRYPTED, family)] * 6) == [False] * 4 + [True] * 2
+    assert refused(bench, [hello] * 3) == [False] * 2 + [True]
+    assert refused(bench, [alert] * 4) == [False] * 2 + [True] * 2
+    bench.forget()
+    bench.command("sleep", SOON)
+    assert refused(bench, [syn(port, family) for port in range(1, 7)]) == [False] * 4 + [True] * 2
 
 
 SOON: Final = "0.1"

@@ -1,4 +1,4 @@
-"""sni: which ClientHellos it refuses, by the meaning of its rules; how names are read; that nft refuses it."""
+"""sni: which ClientHellos it refuses, by the meaning of its rules and in the kernel; how names are read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from rulegen.ir.check import check
 from rulegen.ir.match import ServerName
 from rulegen.ir.rule import Verdict
 from rulegen.policies.sni import POLICY, parse_names, written
-from tests.rulegen.policies.handshakes import C, S, client_hello, extension, record, sent
+from tests.rulegen.backends.test_iptables import VARIANTS, load_both
+from tests.rulegen.policies.handshakes import C, S, client_hello, extension, record, refused, sent
 from tests.rulegen.reference import Packet, holds
 
 NFT = BACKENDS[0]
@@ -80,9 +81,33 @@ def test_which_hellos_it_refuses(respond, mode, column, family):
     }
 
 
+@pytest.mark.netns
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("mode", ["deny", "allow"])
+def test_iptables_refuses_the_same(bench, respond, mode, family, variant):
+    """All but wildcards, which xt_string can't look for."""
+    answer = respond((), f"sni:mode={mode},names=a.example,b.example,ports=443")
+    load_both(bench, answer.ruleset, variant)
+    fates = bench.send(sent(C, row[1], family) for row in CASES)
+    assert {row[0]: not fate.passed for row, fate in zip(CASES, fates, strict=True)} == {
+        row[0]: judged_by(answer, sent(C, row[1], family)[1]) is not None for row in CASES
+    }
+
+
+@pytest.mark.netns
+def test_known_bypasses(bench, respond):
+    """As `tlswall policies` says; if this starts to fail, that text is wrong."""
+    load_both(bench, respond((), "sni:names=a.example").ruleset, VARIANTS[0])
+    payloads = (record(21, b"\1\0") + LONG, LONG[:1300], LONG[1300:], NAMELESS, hello_for("public.example"))
+    assert not any(refused(bench, [sent(C, payload) for payload in payloads]))
+    load_both(bench, respond((), "sni:mode=allow,names=a.example").ruleset, VARIANTS[0])
+    assert refused(bench, [sent(C, record(21, b"\1\0") + NAMELESS), sent(C, LONG[:1300])]) == [False, True]
+
+
 def test_only_what_goes_to_the_ports_and_servers(respond):
     hello = hello_for("a.example")
-    for parameters, refused in (
+    for parameters, expected in (
         ("", True),
         (",ports=443", True),
         (",ports=8443", False),
@@ -90,7 +115,7 @@ def test_only_what_goes_to_the_ports_and_servers(respond):
         (",servers=203.0.113.0/24", False),
     ):
         answer = respond((), f"sni:names=a.example{parameters}")
-        assert bool(judged_by(answer, sent(C, hello)[1])) is refused
+        assert bool(judged_by(answer, sent(C, hello)[1])) is expected
     assert judged_by(respond((), "sni:names=a.example,ports=443"), sent(S, hello)[1]) is None
 
 
