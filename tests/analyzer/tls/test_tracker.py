@@ -18,7 +18,7 @@ from analyzer import limits, pipeline
 from analyzer.model import Side
 from analyzer.tls import hello
 from analyzer.tls import tracker as kernel
-from analyzer.tls.state import ROWS, Ev, State
+from analyzer.tls.state import ROWS, Ev, Machine, State, dense
 from analyzer.tls.tracker import Event, Kind, Tls
 from samples.craft import tls_bytes as tls
 from tests.analyzer.tls.conversations import (
@@ -175,6 +175,37 @@ def test_every_row_is_taken():
     untaken = rows - taken()
     assert shown(untaken - NEVER) == []
     assert shown(rows & NEVER - untaken) == []
+
+
+ANYWHERE = (
+    Ev.GAP,
+    Ev.JOINED_LATE,
+    Ev.HELLO_REQUEST,
+    Ev.ALERT_WARNING,
+    Ev.ALERT_FATAL,
+    Ev.ENC_ALERT,
+    Ev.ENC_HEARTBEAT,
+)
+"""Not part of a conversation: the test above has them in the middle of one."""
+
+
+def test_without_any_row_of_the_handshake_a_legal_conversation_goes_wrong(monkeypatch):
+    needless = set()
+    for row in ROWS:
+        key = (row.state, row.side, row.event)
+        whole_class = row.source == "no verdict without order" or row.state == State.CLOSED
+        if row.machine == Machine.HANDSHAKE and row.event not in ANYWHERE and not whole_class:
+            without = dense()
+            without[key] = -1
+            monkeypatch.setattr(UNCOMPILED, "dense", lambda matrix=without: matrix)
+            if all(goes_right(*conversation) for conversation in LEGAL.values()):
+                needless.add(key)
+    assert shown(needless - NEVER) == []
+
+
+def goes_right(steps: list[Step], state: State) -> bool:
+    talk = Talk(UNCOMPILED).take(*steps)
+    return not talk.violations and talk.state == state
 
 
 def shown(keys: set[tuple[State, Side, Ev]]) -> list[str]:
