@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HOOKS: Final = ("forward", "input", "output", "prerouting")
 """rulegen.ir.rule.Hook, which help need not wait for."""
 
-BACKENDS: Final = ("nft",)
+BACKENDS: Final = ("nft", "iptables", "ip6tables", "ipset")
 """Names of rulegen.backends.BACKENDS."""
 
 FORMATS: Final = ("text", "json")

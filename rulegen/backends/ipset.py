@@ -115,12 +115,11 @@ def _wrapped(line: str) -> Iterator[str]:
 
 
 def _set(declaration: SetDeclaration) -> Iterator[str]:
-    name = set_name(declaration.name)
+    name, create = set_name(declaration.name), f"{_kind(declaration)} timeout 0 comment -exist"
     added = [line for element in declaration.elements for line in _entries(declaration, element)]
     size = sum(count for _, count in added)
     if size > (declaration.size or ELEMENTS_MAX):
         raise CantSay(f"{size} elements, more than {declaration.size or ELEMENTS_MAX}")
-    create = f"{_kind(declaration)} timeout 0 comment -exist"
     yield ""
     yield from _wrapped(remark(f"{name}: {declaration.meaning or 'a set of the ruleset'}"))
     yield f"create {name} {create}"
