@@ -34,7 +34,7 @@ from rulegen.ir.match import (
     between,
     equals,
 )
-from rulegen.ir.rule import Chain, Origin, Rule, SetMark, Verdict
+from rulegen.ir.rule import Chain, Hook, Origin, Rule, SetMark, Verdict
 from rulegen.policies.base import (
     Answered,
     LeftAlone,
@@ -142,6 +142,7 @@ class FirstRecord(Policy):
         client = all_of(to_server(ports, servers), InDirection(Direction.ORIGINAL))
         server = all_of(to_client(ports, servers), InDirection(Direction.REPLY))
         rules = (
+            _PAID,
             _opens(client),
             *([_midstream(verdict)] if settings["midstream"] == "refuse" else []),
             _stray(),
@@ -150,11 +151,30 @@ class FirstRecord(Policy):
             *_owed(server, OWES_SERVER, "server", _server_hello(sslv2), verdict),
         )
         guard = toward("both", ports, servers)
-        return Part(chains=(Chain(name=self.name, policy=self.name, rules=rules, guard=guard),))
+        remark = _ONE_WAY.get(settings.hook)
+        return Part(
+            chains=(Chain(name=self.name, policy=self.name, rules=rules, guard=guard),),
+            remarks=(remark,) if remark else (),
+        )
 
+
+_ONE_WAY: Final = {
+    Hook.INPUT: "first-record in the input hook sees what comes to this host: the clients of its servers are"
+    " held to a ClientHello, its servers and those that its clients connect to are held to nothing.",
+    Hook.OUTPUT: "first-record in the output hook sees what this host sends: its clients are held to a"
+    " ClientHello, its servers and those that its clients connect to are held to nothing.",
+}
 
 _ORIGIN: Final = Origin(policy="first-record")
 _PAYLOAD: Final = Present("tls.content_type")
+
+_PAID: Final = Rule(
+    name="first-record-paid",
+    match=all_of(InState(frozenset({State.ESTABLISHED})), Marked(0, _BOTH)),
+    verdict=Verdict.PASS,
+    origin=_ORIGIN,
+    meaning="Both sides have said hello, or the connection was there before the rules; most packets.",
+)
 
 
 def _opens(client: Match) -> Rule:

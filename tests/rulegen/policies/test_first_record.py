@@ -225,6 +225,7 @@ def test_connections_from_before_the_rules_pass(bench, rules_text):
     assert not any(refused(bench, [*opening(), sent(C, HELLO), sent(S, ANSWER), *opening(port=40001)]))
     bench.load(rules_text(POLICY))
     assert not any(refused(bench, [sent(C, DATA, sequence=1 + len(HELLO)), sent(C, DATA, source_port=40001)]))
+    assert bench.counters()["first-record-paid"] == 2
 
 
 @pytest.mark.parametrize(("midstream", "no"), [("refuse", True), ("pass", False)])
@@ -282,6 +283,13 @@ def test_it_keeps_to_its_bits_of_the_mark(bench, rules_text):
     )
     refused(bench, [*opening(), sent(C, HELLO), sent(S, ANSWER)])
     assert bench.counters("other") == {"both": 3, "server": 1, "none": 1}
+
+
+def test_where_only_one_direction_comes_by_it_says_so(respond):
+    """A server's own host, for one; what it sends is in another hook."""
+    (remark,) = respond((), POLICY, hook="input").ruleset.remarks
+    assert "held to nothing" in remark
+    assert respond((), POLICY, hook="forward").ruleset.remarks == ()
 
 
 def test_known_bypass_later_records_are_held_to_nothing(bench, rules_text):
