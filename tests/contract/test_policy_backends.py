@@ -16,7 +16,7 @@ import pytest
 from rulegen.backends import BACKENDS, emit
 from rulegen.cli import _answer
 from rulegen.errors import Refused, Unsupported, WishError
-from rulegen.explain import explain
+from rulegen.explain import REFUSED, explain, say
 from rulegen.from_findings import parse_wish
 from rulegen.ir.rule import Hook, Ruleset, SetMark
 from rulegen.policies import POLICIES
@@ -36,9 +36,14 @@ TOOLS = {
 
 @cache
 def ruleset_of(policy: str, hook: str = "forward") -> Ruleset:
-    """A policy as its example has it; made from a capture, if it needs one."""
+    """A policy as its example has it."""
     (example,) = (one.example for one in POLICIES if one.name == policy)
-    options = {"wishes": [parse_wish(example)], "hook": hook}
+    return answered(example, hook)
+
+
+def answered(wish: str, hook: str = "forward") -> Ruleset:
+    """What a policy makes; of a capture, if it needs one."""
+    options = {"wishes": [parse_wish(wish)], "hook": hook}
     try:
         return _answer([], **options).ruleset
     except WishError:
@@ -80,6 +85,18 @@ def test_said_or_refused_by_name(policy, backend):
     assert artifact.backend == backend.name
     assert [one.rule for one in artifact.fidelity] == [rule.name for rule in ruleset.rules]
     assert emit(ruleset, backend).text == artifact.text
+
+
+@policies
+def test_what_a_header_says_of_the_policy_makes_the_same_rules(policy):
+    ruleset = ruleset_of(policy)
+    (written,) = ruleset.policies
+    assert answered(written) == ruleset
+
+
+@policies
+def test_some_backend_can_say_it(policy):
+    assert [said.backend for said in say(ruleset_of(policy)) if said.level != REFUSED]
 
 
 @policies

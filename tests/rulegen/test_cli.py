@@ -185,6 +185,13 @@ def test_the_other_backends_are_named_where_one_refuses(two_backends):
     assert "--backend all can; --explain tells what each makes of each rule" in result.stderr
 
 
+def test_where_the_sets_are_is_said():
+    words = "load what --backend ipset makes of the same command first"
+    assert words in run("rules", "-p", "block", "--backend", "iptables", "--no-check").stderr
+    assert words not in run("rules", "-p", "block", "--no-check").stderr
+    assert words not in run("rules", "-p", "heartbleed", "--backend", "iptables", "--no-check").stderr
+
+
 def test_servers_go_to_the_policies_that_take_them():
     result = run("rules", "-p", "heartbleed", "--servers", "192.0.2.0/24,2001:db8::7", "--no-check")
     assert result.exit_code == 0
