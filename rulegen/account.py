@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Final, TextIO, TypeAlias
 
-from analyzer.report.text import count, visible
+from analyzer.report.text import count, listed, visible
 from rulegen.backends.base import Artifact, Level
 from rulegen.from_findings import Answer, Entry
 from rulegen.policies.base import Observed
@@ -45,10 +45,20 @@ def account_lines(answer: Answer, artifact: Artifact | None = None) -> Iterator[
         yield "To mind", "bold yellow"
     for remark in answer.ruleset.remarks:
         yield from paragraph(visible(remark), "  ")
-    for fidelity in artifact.fidelity if artifact else ():
-        if artifact and fidelity.level is not Level.EXACT:
-            notes = "; ".join(fidelity.notes)
-            yield f"{fidelity.rule} is {fidelity.level} in {artifact.backend}: {notes}", "yellow"
+    if artifact:
+        yield from _unfaithful(artifact)
+
+
+def _unfaithful(artifact: Artifact) -> Iterator[Line]:
+    """Rules that the backend can't say exactly, those that differ alike together."""
+    alike: dict[tuple[Level, tuple[str, ...]], list[str]] = {}
+    for fidelity in artifact.fidelity:
+        if fidelity.level is not Level.EXACT:
+            alike.setdefault((fidelity.level, fidelity.notes), []).append(fidelity.rule)
+    for (level, notes), rules in alike.items():
+        verb = "is" if len(rules) == 1 else "are"
+        text = f"{listed(rules)} {verb} {level} in {artifact.backend}: {'; '.join(notes)}"
+        yield from paragraph(text, "", "yellow")
 
 
 def _entry(entry: Entry) -> Iterator[Line]:
