@@ -40,7 +40,7 @@ from rulegen.lower.first_record import first_record
 from rulegen.lower.literals import Conjunction, Finds, Has, Is, Normal, Within
 from rulegen.lower.normal import lower_match
 from rulegen.lower.ranges import Ranges, complement
-from rulegen.lower.u32 import reach_of, steps
+from rulegen.lower.u32 import needs_whole, reach_of, steps
 
 PORTS_MAX: Final = 15
 """Linux uapi/linux/netfilter/xt_multiport.h XT_MULTI_PORTS; a range counts for two."""
@@ -81,21 +81,19 @@ class U32Dialect:
         normal = _lowered(match)
         if not normal.alternatives:
             raise InvalidRuleset([f"{self.name}: a match that can never hold"])
-        whole = [(*normal.common, *alternative) for alternative in normal.alternatives]
-        reaches = [reach_of(literals) for literals in whole]
-        udp = any(Is("udp") in literals for literals in whole)
-        common = self._way(normal.common, min(reaches), "udp" if udp else "tcp")
+        every = [(*normal.common, *alternative) for alternative in normal.alternatives]
+        reaches = [reach_of(literals) for literals in every]
+        common = self._way(normal.common, min(reaches), _protocol(normal.common))
         ways = [
-            self._way(alternative, reach, "udp" if Is("udp") in literals else "tcp")
-            for alternative, literals, reach in zip(normal.alternatives, whole, reaches, strict=True)
+            self._way(alternative, reach, _protocol(literals), needs_whole(self._inside(normal.common)))
+            for alternative, literals, reach in zip(normal.alternatives, every, reaches, strict=True)
         ]
         possible = tuple(way for way in ways if way is not None)
         return None if common is None or not possible else Plan(common, possible)
 
-    def _way(self, literals: Conjunction, known: int, protocol: str) -> Way | None:
+    def _way(self, literals: Conjunction, reach: int, protocol: str, whole: bool = False) -> Way | None:
         """The conjunction as steps; None if this family can't meet it."""
         found: list[Step] = []
-        inside: list[Within | Has] = []
         searches: list[Step] = []
         for literal in literals:
             match literal:
@@ -104,17 +102,29 @@ class U32Dialect:
                         return None
                 case Is(name, other):
                     found.append(Step(("",), f"{'! ' if other else ''}-p {name}"))
-                case Within(load, ranges) if (named := self._named(load.field, ranges)) is not None:
-                    found.append(named)
-                case Within() | Has():
-                    inside.append(literal)
+                case Within(load, ranges):
+                    named = self._named(load.field, ranges)
+                    found += [named] if named is not None else []
+                case Has():
+                    pass
                 case Finds():
                     searches.append(Step(connection_words(literal, self.families)))
                 case _:
                     found.append(Step(connection_words(literal, self.families)))
-        bytes_of = map(Step, steps(inside, self.family, protocol, known)) if inside else ()
-        every = [*found, *bytes_of, *searches]
+        inside = steps(
+            self._inside(literals), family=self.family, protocol=protocol, reach=reach, whole=whole
+        )
+        every = [*found, *map(Step, inside), *searches]
         return tuple(_merged(every)) if all(step.variants for step in every) else None
+
+    def _inside(self, literals: Conjunction) -> list[Within | Has]:
+        """Those that u32 has to test."""
+        return [
+            literal
+            for literal in literals
+            if isinstance(literal, Has)
+            or (isinstance(literal, Within) and self._named(literal.load.field, literal.ranges) is None)
+        ]
 
     def _named(self, field: str | None, ranges: Ranges) -> Step | None:
         """Addresses and ports by their own matches; None where u32 is the way."""
@@ -146,10 +156,7 @@ class U32Dialect:
         levels: set[bool] = set()
         if payload:
             notes.append("judges the record that starts a packet's payload, none further inside")
-        if self.family == "ip6" and any(
-            isinstance(literal, Has) or (isinstance(literal, Within) and not _by_name(literal))
-            for literal in literals
-        ):
+        if self.family == "ip6" and needs_whole(self._inside(tuple(literals))):
             levels.add(True)
             notes.append("packets with IPv6 extension headers pass unjudged")
         if (payload or transport) and not ruleset.defragment:
@@ -157,7 +164,7 @@ class U32Dialect:
             notes.append("IP fragments pass unjudged")
         for kind, fewer, note in (
             (SomeRecord, True, "a record behind the first of a packet is not seen"),
-            (Contains, False, "bytes in the options of IP and TCP headers are searched too"),
+            (Contains, False, "bytes in IP and TCP options and in IPv6 extension headers are searched too"),
             (
                 ServerName,
                 False,
@@ -171,6 +178,10 @@ class U32Dialect:
             notes.append("the rate is counted with the kernel's clock")
         level = Level.WIDER if False in levels else Level.NARROWER if levels else Level.EXACT
         return Fidelity(rule=rule.name, level=level, notes=tuple(notes))
+
+
+def _protocol(literals: Conjunction) -> str:
+    return "udp" if Is("udp") in literals else "tcp"
 
 
 def _lowered(match: Match) -> Normal:
@@ -200,12 +211,6 @@ def _senses(match: Match, kind: type, wanted: bool = True) -> set[bool]:
         case Not(inner):
             return _senses(inner, kind, not wanted)
     return {wanted} if isinstance(match, kind) else set()
-
-
-def _by_name(literal: Within) -> bool:
-    """A header's field for which iptables has a match of its own, which finds headers by itself."""
-    name = (literal.load.field or "").rpartition(".")[2]
-    return literal.load.layer is Layer.NETWORK or name in _PORTS
 
 
 def _network(interval: tuple[int, int], width_bits: int) -> int | None:

@@ -27,7 +27,20 @@ TOOLS: Final = {"ip": "iptables", "ip6": "ip6tables"}
 
 _SETS: Final = re.compile(r"--(?:match|add)-set (tlswall-[a-z0-9-]+) (\S+)")
 _ENTRANCE: Final = re.compile(rf"-t (\w+) -I (\w+) -j {BASE}\b")
-_MODULES: Final = ("comment", "conntrack", "connmark", "hashlimit", "connlimit", "string", "multiport", "set")
+_MATCHES: Final = (
+    "comment",
+    "conntrack",
+    "connmark",
+    "hashlimit",
+    "connlimit",
+    "string",
+    "multiport",
+    "iprange",
+    "set",
+    "u32",
+    "bpf",
+)
+_TARGETS: Final = {"CONNMARK": "xt_connmark", "SET": "xt_set", "REJECT": "ipt_REJECT or ip6t_REJECT"}
 
 _KINDS: Final = {1: "hash:ip", 2: "hash:ip,port", 3: "hash:ip,port,ip"}
 """Any set with so many parts will do where it is only to be there."""
@@ -112,9 +125,9 @@ def entrance(text: str) -> tuple[str, str, str] | None:
 
 
 def _needs(body: str) -> Iterator[str]:
-    used = [f"xt_{name}" for name in (*_MODULES, "u32", "bpf") if f"-m {name} " in body]
-    targets = [f"ipt_{name}" for name in ("REJECT",) if f"-j {name} " in body]
-    yield f"kernel modules {', '.join((*used, *targets))}"
+    used = [f"xt_{name}" for name in _MATCHES if f"-m {name} " in body]
+    used += [module for target, module in _TARGETS.items() if f"-j {target} " in body]
+    yield f"kernel modules {', '.join(dict.fromkeys(used))}"
     if _SETS.search(body):
         yield "the ruleset's sets: first load the file that --backend ipset makes of the same ruleset"
 

@@ -93,16 +93,27 @@ def reach_of(literals: Iterable[object]) -> int:
     return reach
 
 
-def steps(literals: Sequence[Within | Has], family: str, protocol: str, known: int) -> list[tuple[str, ...]]:
+def needs_whole(literals: Iterable[object]) -> bool:
+    """Some look behind the IP header, where a fragment may have anything."""
+    return any(
+        isinstance(literal, Has) or (isinstance(literal, Within) and literal.load.layer is not Layer.NETWORK)
+        for literal in literals
+    )
+
+
+def steps(
+    literals: Sequence[Within | Has], *, family: str, protocol: str, reach: int, whole: bool = False
+) -> list[tuple[str, ...]]:
     """The literals as steps that all have to hold; of a step's variants one has to, and only one can.
 
     Args:
         literals: Of one conjunction.
         family: ip or ip6.
         protocol: tcp or udp, which the packet is known to be; it matters to transport and payload.
-        known: Bytes that the payload has if the rule holds, whatever these literals say.
+        reach: Bytes that the payload has if the rule holds, by other literals.
+        whole: Other literals that `needs_whole` come before.
     """
-    short = max(known, reach_of(literals)) < WORD_BYTES
+    short = max(reach, reach_of(literals)) < WORD_BYTES
     present: list[Word] = []
     lacking: list[int] = []
     several: list[list[list[Word]]] = []
@@ -118,19 +129,20 @@ def steps(literals: Sequence[Within | Has], family: str, protocol: str, known: i
                     present += variants[0]
                 else:
                     several.append(variants)
-    all_words = [*present, *(word for variants in several for variant in variants for word in variant)]
-    whole = _whole_datagram(all_words, lacking, family, protocol)
+    checks: tuple[str, ...] = ()
+    if needs_whole(literals) and not whole:
+        checks = (_WHOLE_DATAGRAM[family].format(PROTOCOLS[protocol]),)
     bases = _bases(present, family, short)
     absent = "".join(_negated(size, family) for size in lacking)
     result = []
     if present or lacking:
-        result.append(tuple(_match(whole, present, base, family) + absent for base in bases))
-        whole = ()
+        result.append(tuple((_match(checks, present, base, family) + absent).strip() for base in bases))
+        checks = ()
     for variants in several:
         bases = _bases([word for variant in variants for word in variant], family, short)
         chosen = product(variants, bases)
-        result.append(tuple(_match(whole, variant, base, family) for variant, base in chosen))
-        whole = ()
+        result.append(tuple(_match(checks, variant, base, family) for variant, base in chosen))
+        checks = ()
     return result
 
 
@@ -138,14 +150,6 @@ def _bases(present: Iterable[Word], family: str, short: bool) -> tuple[Base, ...
     """The places from which the payload is read, one of which is the packet's."""
     payload = any(word.layer is Layer.PAYLOAD for word in present)
     return _SHORT if payload and short and family == "ip" else (_PAYLOAD[family],)
-
-
-def _whole_datagram(
-    present: Iterable[Word], lacking: Sequence[int], family: str, protocol: str
-) -> tuple[str, ...]:
-    if not lacking and all(word.layer is Layer.NETWORK for word in present):
-        return ()
-    return (_WHOLE_DATAGRAM[family].format(PROTOCOLS[protocol]),)
 
 
 def _match(tests: Iterable[str], present: Iterable[Word], base: Base, family: str) -> str:
