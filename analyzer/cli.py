@@ -140,9 +140,7 @@ def analyze(
     if pipeline.uncompiled():
         say("the kernels are not compiled, so this is slow: install a C compiler and reinstall tlswall")
         warnings.simplefilter("ignore", SlowKernels)
-    # a hundred thousand rows and no cycles among them: collecting garbage would cost a tenth of the time
-    gc.freeze()
-    gc.set_threshold(200_000, 50, 50)
+    gc.freeze()  # what was imported is never garbage
     progress = Progress(_stored_size(captures), _terminal() if not quiet else None)
     with guarded(lambda: _interrupted(progress)):
         with progress:

@@ -9,19 +9,22 @@ A batch is columns because detectors ask it questions as a whole; a row is only 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from analyzer.flows.table import Field, FlowTable
 from analyzer.streams.reassembly import MIDSTREAM, SYNCED, Reassembler, Stream
+from analyzer.tls.hello import ClientTexts, ServerTexts
 from analyzer.tls.records import Framing, RecordWalk
 from analyzer.tls.tracker import Event, Kind, Tls, Tracker
 from analyzer.wire.iana import AlertDescription, AlertLevel, cipher_suite_name, name_of
+
+_Name = TypeVar("_Name")
 
 _STREAM_COLUMNS: Final = (Stream.KNOWN, Stream.POSITION, Stream.GAPS, Stream.GAP_BYTES, Stream.FIN)
 _FRAMING_COLUMNS: Final = (Framing.HEAD_A, Framing.HEAD_B, Framing.HEAD_BYTES, Framing.OFFER)
@@ -37,19 +40,6 @@ COLUMNS: Final = (
 
 _INDEX: Final = {name: index for index, name in enumerate(COLUMNS)}
 assert len(_INDEX) == len(COLUMNS)
-
-TEXTS: Final = (
-    "sni",
-    "alpn_offered",
-    "alpn",
-    "ja3",
-    "ja4",
-    "ja3s",
-    "alerts",
-    "client_random",
-    "server_random",
-    "session_id",
-)
 
 RESUMED: Final = ("unknown", "no", "session_id", "ticket", "psk")
 VERSION_NAMES: Final = {
@@ -78,72 +68,94 @@ class Batch:
     """Finished connections.
 
     Attributes:
-        numbers: int64[n, COLUMNS].
-        keys: uint64[n, 5]: originator address (upper, lower half), responder address, originator port << 16
+        numbers: int64[COLUMNS, n].
+        keys: uint64[5, n]: originator address (upper, lower half), responder address, originator port << 16
             | responder port.
-        texts: Name -> n values, bytes from the wire or str.
+        clients: Texts of n first ClientHellos.
+        servers: Texts of n first ServerHellos.
+        alerts: n times the alerts in clear, 'side level description packet' each, separated by ';'.
     """
 
     numbers: npt.NDArray[np.int64]
     keys: npt.NDArray[np.uint64]
-    texts: dict[str, list[Any]]
+    clients: list[ClientTexts]
+    servers: list[ServerTexts]
+    alerts: list[str]
+    _names: list[tuple[int, int]] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return int(self.numbers.shape[1])
 
     def __getitem__(self, column: str) -> npt.NDArray[np.int64]:
         """A numeric column by its name."""
-        return self.numbers[:, _INDEX[column]]
+        values: npt.NDArray[np.int64] = self.numbers[_INDEX[column]]
+        return values
 
     def take(self, order: npt.NDArray[Any]) -> Batch:
         """The rows named by an index or mask, in that order."""
-        index = np.flatnonzero(order) if order.dtype == bool else order
-        positions = index.tolist()
+        if order.dtype == bool:
+            if order.all():
+                return self
+            order = np.flatnonzero(order)
+        positions = order.tolist()
+        clients, servers, alerts = self.clients, self.servers, self.alerts
         return Batch(
-            self.numbers[index],
-            self.keys[index],
-            {name: [values[i] for i in positions] for name, values in self.texts.items()},
+            self.numbers[:, order],
+            self.keys[:, order],
+            [clients[i] for i in positions],
+            [servers[i] for i in positions],
+            [alerts[i] for i in positions],
         )
+
+    def sni(self) -> list[bytes]:
+        """The server names asked for, empty where none is."""
+        return [texts.sni for texts in self.clients]
+
+    def name(self, row: int) -> tuple[int, int]:
+        """Capture and number of one connection."""
+        if not self._names:
+            self._names = list(zip(self["CAPTURE"].tolist(), self["CONNECTION"].tolist(), strict=True))
+        return self._names[row]
 
     def side(self, name: str, server: bool) -> npt.NDArray[np.int64]:
         """A column that exists per direction, of the client or the server."""
-        direction = self["CLIENT"] ^ int(server)
-        return np.where(direction == 0, self[f"{name}_0"], self[f"{name}_1"])
+        return np.where(self["CLIENT"] == server, self[f"{name}_0"], self[f"{name}_1"])
 
     def client_first(self) -> npt.NDArray[np.bool_]:
         """Where the TLS client is the TCP originator."""
         return np.equal(self["CLIENT"], 0)
 
-    def addresses(self, server: bool) -> npt.NDArray[np.uint64]:
-        """uint64[n, 2]: address of the client or server."""
-        responder = (self["CLIENT"] ^ int(server)) != 0
-        return np.where(responder[:, None], self.keys[:, 2:4], self.keys[:, 0:2])
+    def addresses(self, server: bool) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+        """Address of the client or server: upper and lower halves."""
+        originator = self["CLIENT"] == server
+        upper, lower = (np.where(originator, self.keys[i], self.keys[i + 2]) for i in (0, 1))
+        return upper, lower
 
     def ports(self, server: bool) -> npt.NDArray[np.int64]:
         """Port of the client or server."""
-        responder = (self["CLIENT"] ^ int(server)) != 0
-        both = self.keys[:, 4].astype(np.int64)
-        return np.where(responder, both & 0xFFFF, both >> 16)
+        both = self.keys[4].astype(np.int64)
+        ports: npt.NDArray[np.int64] = np.where(self["CLIENT"] == server, both >> 16, both & 0xFFFF)
+        return ports
 
     def endpoint(self, row: int, server: bool) -> str:
         """Address of the client or server of one connection, as text."""
-        at = 2 * (int(self.numbers[row, _INDEX["CLIENT"]]) ^ int(server))
-        upper, lower = self.keys[row, at : at + 2].tolist()
+        at = 0 if self.numbers[_INDEX["CLIENT"], row] == server else 2
+        upper, lower = self.keys[at : at + 2, row].tolist()
         return address(upper, lower)
 
 
 def join(batches: Sequence[Batch]) -> Batch:
     """One batch of several."""
     if not batches:
-        return Batch(
-            np.empty((0, len(COLUMNS)), np.int64), np.empty((0, 5), np.uint64), {name: [] for name in TEXTS}
-        )
+        return Batch(np.empty((len(COLUMNS), 0), np.int64), np.empty((5, 0), np.uint64), [], [], [])
     if len(batches) == 1:
         return batches[0]
     return Batch(
-        np.concatenate([batch.numbers for batch in batches]),
-        np.concatenate([batch.keys for batch in batches]),
-        {name: [value for batch in batches for value in batch.texts[name]] for name in TEXTS},
+        np.concatenate([batch.numbers for batch in batches], axis=1),
+        np.concatenate([batch.keys for batch in batches], axis=1),
+        [texts for batch in batches for texts in batch.clients],
+        [texts for batch in batches for texts in batch.servers],
+        [alerts for batch in batches for alerts in batch.alerts],
     )
 
 
@@ -155,49 +167,34 @@ def collect(
     walk: RecordWalk,
     tracker: Tracker,
 ) -> Batch:
-    """The finished connections of these slots, in that order."""
-    parts = [np.full((len(slots), 1), capture, dtype=np.int64), table.fields[slots]]
-    parts.extend(streams.state[2 * slots + direction][:, _STREAM_COLUMNS] for direction in (0, 1))
-    parts.extend(walk.state[2 * slots + direction][:, _FRAMING_COLUMNS] for direction in (0, 1))
-    parts.append(tracker.state[slots])
-    texts: dict[str, list[Any]] = {name: [] for name in TEXTS}
-    nothing = (b"", b"", b"", "", "", "", "", b"", b"", b"")
-    columns = tuple(texts[name] for name in TEXTS)
-    for slot in slots.tolist():
-        client, server = tracker.client.get(slot), tracker.server.get(slot)
-        if client is None and server is None:
-            values: tuple[object, ...] = nothing
-        else:
-            values = (
-                client.sni if client else b"",
-                client.alpn if client else b"",
-                server.alpn if server else b"",
-                client.ja3 if client else "",
-                client.ja4 if client else "",
-                server.ja3s if server else "",
-                "",
-                client.random if client else b"",
-                server.random if server else b"",
-                client.session_id if client else b"",
-            )
-        for column, value in zip(columns, values, strict=True):
-            column.append(value)
-    return Batch(np.concatenate(parts, axis=1), table.keys[slots], texts)
+    """The finished connections of these slots, in that order; the tracker forgets their hellos' texts."""
+    pairs = [2 * slots + direction for direction in (0, 1)]
+    parts = [table.fields.take(slots, axis=0)]
+    parts += [streams.state.take(pair, axis=0)[:, _STREAM_COLUMNS] for pair in pairs]
+    parts += [walk.state.take(pair, axis=0)[:, _FRAMING_COLUMNS] for pair in pairs]
+    parts += [tracker.state.take(slots, axis=0)]
+    numbers = np.empty((len(COLUMNS), len(slots)), dtype=np.int64)
+    numbers[0] = capture
+    at = 1
+    for part in parts:
+        numbers[at : at + part.shape[1]] = part.T
+        at += part.shape[1]
+    clients, servers = tracker.take_texts(slots)
+    return Batch(numbers, np.ascontiguousarray(table.keys[slots].T), clients, servers, [""] * len(slots))
 
 
 def attach_alerts(batch: Batch, events: npt.NDArray[np.int64]) -> None:
-    """Put the alerts in clear into the texts: 'side level description packet' each, separated by ';'."""
+    """Put the alerts in clear where they belong."""
     alerts = events[events[:, Event.KIND] == Kind.ALERT]
     if not len(alerts):
         return
     position = {connection: row for row, connection in enumerate(batch["CONNECTION"].tolist())}
-    column = batch.texts["alerts"]
     for connection, side, message, packet in alerts[
         :, [Event.CONNECTION, Event.SIDE, Event.MESSAGE, Event.LAST_PACKET]
     ].tolist():
         row = position.get(connection)
         if row is not None:
-            column[row] += f"{side} {message >> 8} {message & 0xFF} {packet};"
+            batch.alerts[row] += f"{side} {message >> 8} {message & 0xFF} {packet};"
 
 
 # The first bytes of a stream, seven at a time, decide who speaks before TLS.
@@ -270,11 +267,15 @@ def _begins_tls(head: bytes) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def starttls(
-    client: tuple[int, int, int], server: tuple[int, int, int], client_known: int, server_known: int
-) -> str | None:
-    """Which protocol, if any, was spoken before TLS, by the first bytes of each side."""
-    client_head, server_head = _head(*client), _head(*server)
+def starttls(heads: tuple[int, ...]) -> str | None:
+    """Which protocol, if any, was spoken before TLS, by the first bytes of each side.
+
+    Args:
+        heads: HEAD_A, HEAD_B, HEAD_BYTES and KNOWN, of the client and of the server each.
+    """
+    client_a, server_a, client_b, server_b, client_bytes, server_bytes, client_known, server_known = heads
+    client_head = _head(client_a, client_b, client_bytes)
+    server_head = _head(server_a, server_b, server_bytes)
     head, known = (client_head, client_known) if client_head else (server_head, server_known)
     if not head or _begins_tls(head):
         return None
@@ -320,61 +321,83 @@ def _sync(known: int, gaps: int) -> str:
     return "midstream" if known == MIDSTREAM else "synced" if known == SYNCED else "unseen"
 
 
-_ESTABLISHED: Final = "ESTABLISHED"
-
-
 def rows(batch: Batch) -> Iterator[dict[str, object]]:
-    """The connections as the published schema has them."""
-
-    def column(name: str) -> list[int]:
-        values: list[int] = batch[name].tolist()
-        return values
-
-    def sides(name: str) -> tuple[list[int], list[int]]:
-        return batch.side(name, False).tolist(), batch.side(name, True).tolist()
-
-    known, gaps = sides("KNOWN"), sides("GAPS")
-    head_a, head_b, head_bytes = sides("HEAD_A"), sides("HEAD_B"), sides("HEAD_BYTES")
-    cached_sync = lru_cache(maxsize=64)(_sync)
-    texts = batch.texts
+    """The connections as the published schema has them; what rows have in common they share."""
+    negotiated = (batch["VERSION"] != 0) & (batch["SERVER_FLAGS"] >= 0)
     for (
-        connection, capture, first, last, version, client_max, suite, server_flags, resumed, established,
-        retried,
-        client_address, server_address, client_port, server_port, known_c, known_s, gaps_c, gaps_s,
-        a_c, a_s, b_c, b_s, n_c, n_s, sni, offered, selected, ja3, ja4, ja3s, alerts,
+        connection, capture, client, server, first, last, version, client_max, suite, resumed, established,
+        retried, (_, _, sni, offered, ja3, ja4), (_, _, selected, ja3s), alerts, prelude, sync,
     ) in zip(
-        column("CONNECTION"), column("CAPTURE"), column("FIRST_PACKET"), column("LAST_PACKET"),
-        column("VERSION"), column("CLIENT_MAX"), column("CIPHER_SUITE"), column("SERVER_FLAGS"),
-        column("RESUMED"), column("ESTABLISHED"), column("RETRIED"),
-        batch.addresses(False).tolist(), batch.addresses(True).tolist(),
-        batch.ports(False).tolist(), batch.ports(True).tolist(),
-        *known, *gaps, *head_a, *head_b, *head_bytes,
-        texts["sni"], texts["alpn_offered"], texts["alpn"], texts["ja3"], texts["ja4"], texts["ja3s"],
-        texts["alerts"],
+        batch["CONNECTION"].tolist(), batch["CAPTURE"].tolist(),
+        _endpoints(batch, False), _endpoints(batch, True),
+        batch["FIRST_PACKET"].tolist(), batch["LAST_PACKET"].tolist(),
+        _named(version_name, batch["VERSION"]), _named(version_name, batch["CLIENT_MAX"]),
+        np.where(negotiated, batch["CIPHER_SUITE"], -1).tolist(),
+        map(RESUMED.__getitem__, batch["RESUMED"].tolist()),
+        (batch["ESTABLISHED"] != 0).tolist(), (batch["RETRIED"] != 0).tolist(),
+        batch.clients, batch.servers, batch.alerts, _preludes(batch), _syncs(batch),
         strict=True,
     ):  # fmt: skip
-        negotiated = version != 0 and server_flags >= 0
         yield {
             "connection": connection,
             "capture": capture,
-            "client": {"address": address(*client_address), "port": client_port},
-            "server": {"address": address(*server_address), "port": server_port},
+            "client": client,
+            "server": server,
             "first_packet": first,
             "last_packet": last,
-            "version": version_name(version),
-            "client_version": version_name(client_max),
-            "cipher_suite": cipher_suite_name(suite) if negotiated else None,
-            "cipher_suite_code": suite if negotiated else None,
+            "version": version,
+            "client_version": client_max,
+            "cipher_suite": cipher_suite_name(suite) if suite >= 0 else None,
+            "cipher_suite_code": suite if suite >= 0 else None,
             "sni": text(sni) if sni else None,
             "alpn": text(selected) if selected else None,
             "alpn_offered": _offered(offered) if offered else (),
-            "resumed": RESUMED[resumed],
-            "established": bool(established),
-            "hello_retry": bool(retried),
+            "resumed": resumed,
+            "established": established,
+            "hello_retry": retried,
             "ja3": ja3 or None,
             "ja3s": ja3s or None,
             "ja4": ja4 or None,
             "alerts": _alerts(alerts) if alerts else (),
-            "starttls": starttls((a_c, b_c, n_c), (a_s, b_s, n_s), known_c, known_s),
-            "sync": {"client": cached_sync(known_c, gaps_c), "server": cached_sync(known_s, gaps_s)},
+            "starttls": prelude,
+            "sync": sync,
         }
+
+
+def _endpoints(batch: Batch, server: bool) -> Iterator[dict[str, object]]:
+    upper, lower = batch.addresses(server)
+    hosts = map(address, upper.tolist(), lower.tolist())
+    ports = batch.ports(server).tolist()
+    return ({"address": host, "port": port} for host, port in zip(hosts, ports, strict=True))
+
+
+def _named(name: Callable[[int], _Name], values: npt.NDArray[np.int64]) -> Iterator[_Name]:
+    """A name for each value, asked for once."""
+    numbers = values.tolist()
+    return map({number: name(number) for number in set(numbers)}.__getitem__, numbers)
+
+
+def _syncs(batch: Batch) -> Iterator[dict[str, str]]:
+    """Since when each side is known: a few combinations."""
+    known = [batch.side("KNOWN", server) for server in (False, True)]
+    gaps = [batch.side("GAPS", server) != 0 for server in (False, True)]
+
+    def described(key: int) -> dict[str, str]:
+        return {"client": _sync(key >> 5 & 3, key >> 4 & 1), "server": _sync(key >> 1 & 3, key & 1)}
+
+    return _named(described, known[0] << 5 | gaps[0] << 4 | known[1] << 1 | gaps[1])
+
+
+def _preludes(batch: Batch) -> list[str | None]:
+    """What was spoken before TLS; nothing, where the client or else the server begins with a TLS record."""
+    names = ("HEAD_A", "HEAD_B", "HEAD_BYTES")
+    heads = [batch.side(name, server) for name in names for server in (False, True)]
+    first = np.where(heads[4] > 0, heads[0], heads[1]) >> 40
+    whole = np.where(heads[4] > 0, heads[4], heads[5]) >= 7
+    records = whole & (first >= 0x1403) & (first <= 0x1803) & (first & 0xFF == 3)
+    preludes: list[str | None] = [None] * len(batch)
+    others = np.flatnonzero(~records)
+    heads += [batch.side("KNOWN", server) for server in (False, True)]
+    for row, *head in zip(others.tolist(), *(column[others].tolist() for column in heads), strict=True):
+        preludes[row] = starttls(tuple(head))
+    return preludes

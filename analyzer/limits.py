@@ -6,9 +6,12 @@ from typing import Final
 
 # --- capture ----------------------------------------------------------------------------------------------
 
-BLOCK_BYTES: Final = 8 << 20
+BLOCK_BYTES: Final = 4 << 20
 """Bytes of the capture file in a block: measured best between 2 and 32 MiB (a block's payload stays in
 cache)."""
+
+TIDY_BYTES: Final = 8 << 20
+"""Bytes of the (decompressed) capture after which time-outs are looked at."""
 
 HEADROOM_BYTES: Final = 32 << 20
 """Room in front of a block for bytes kept from earlier blocks and for reassembled IP datagrams. Untouched
@@ -99,8 +102,8 @@ ENTROPY_MIN_BYTES: Final = 160
 """Shortest body judged by its entropy (catalogue RL12, correction): 6.5 bits a byte from 192 bytes on, 6.3
 below, both seven standard deviations under the mean of random bytes (simulated, 20,000 bodies a length)."""
 
-ENTROPY_MAX_BYTES: Final = 2048
-"""Bytes of a body that are judged."""
+ENTROPY_MAX_BYTES: Final = 512
+"""Bytes of a body that are judged: more make neither verdict surer."""
 
 # --- messages and events ----------------------------------------------------------------------------------
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
 
 class Side(IntEnum):
@@ -39,8 +39,7 @@ class Action(StrEnum):
     """Worth knowing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(NamedTuple):
     """Something wrong, and what proves it."""
 
     id: str
@@ -65,5 +64,5 @@ class Finding:
     """Index in `captures`."""
     policy: str | None = None
     """The rule policy that answers it (heartbleed, min-version, block), where there is one."""
-    victims: tuple[str, ...] = field(default=())
+    victims: tuple[str, ...] = ()
     """Addresses that suffer from it, where that is known."""

@@ -183,10 +183,10 @@ class Engine:
     def run(self, path: str, report: Callable[[int], None]) -> None:
         """Read a capture to its end, and retire what is over."""
         buffer = np.empty(0, dtype=np.uint8)
+        tidied = 0
         for raw, columns in self.blocks(path, report):
             buffer = raw.buffer
             flow, direction, begins = self.flows.track(columns)
-            begun = flow[begins.view(bool)]
             if self._judge is not None:
                 self._analysis.add(
                     connections.join([]),
@@ -197,12 +197,13 @@ class Engine:
             capacity = self.flows.capacity
             self.walk.reserve(capacity)
             self.tracker.reserve(capacity)
-            if len(begun):
-                self.walk.begin(begun)
-                self.tracker.begin(begun)
+            if len(self.flows.reused):
+                self.walk.clear(self.flows.reused)
+                self.tracker.clear(self.flows.reused)
             chunks = self.streams.reassemble(columns, flow, direction, begins, capacity)
             self._follow(buffer, chunks)
-            if len(columns):
+            if self.info.bytes >= tidied + limits.TIDY_BYTES and len(columns):
+                tidied = self.info.bytes
                 now_ns = int(columns.time_ns.max())
                 self._follow(buffer, self.streams.expire(now_ns))
                 self._retire(buffer, self.flows.due(now_ns))
@@ -246,8 +247,7 @@ class Engine:
         events = np.concatenate(self._events) if self._events else np.empty((0, len(Event)), dtype=np.int64)
         over = np.isin(events[:, Event.CONNECTION], batch["CONNECTION"])
         self._events = [events[~over]] if not over.all() else []
-        number = dict(zip(slots.tolist(), self.flows.fields[slots, Field.CONNECTION].tolist(), strict=True))
-        beats = self.tracker.take_beats(number)
+        beats = self.tracker.take_beats(slots, batch["CONNECTION"])
         has_tls = batch["SEEN"] != 0
         evidence = Evidence(batch.take(has_tls), events[over], beats, batch.take(~has_tls))
         connections.attach_alerts(evidence.batch, evidence.events)

@@ -19,10 +19,10 @@ import numpy as np
 import orjson
 
 from analyzer import limits
-from analyzer.connections import COLUMNS, TEXTS, Batch, join
+from analyzer.connections import COLUMNS, Batch, join
 from analyzer.model import Action, Finding, Severity
+from analyzer.tls.hello import ClientTexts, ServerTexts
 
-_STRINGS = frozenset(("ja3", "ja4", "ja3s", "alerts"))
 _READ_ROWS = 4096
 
 FindingKey = tuple[int, int, int, str, tuple[int, ...]]
@@ -65,37 +65,38 @@ class ConnectionSpool:
             self._waiting, self._bytes = [], 0
 
     def batches(self) -> Iterator[Batch]:
-        """All connections in batches of bounded size, sorted within a batch by capture and number."""
+        """All connections in batches of bounded size, in any order."""
         for path in self._files:
             yield from self._read(path)
-        if self._waiting:
-            self._waiting = [self._run()]
-            yield self._waiting[0]
+        yield from self._waiting
 
     def in_order(self) -> Iterator[Batch]:
         """All connections in batches, by capture and number over all."""
+        if self._waiting and not _ordered(self._waiting):
+            self._waiting = [self._run()]
         if not self._files:
-            yield from self.batches()
+            yield from self._waiting
             return
         runs = [self._read(path) for path in self._files]
-        if self._waiting:
-            self._waiting = [self._run()]
-            runs.append(_slices(self._waiting[0]))
-        yield from _merged(runs)
+        yield from _merged([*runs, (part for batch in self._waiting for part in _slices(batch))])
 
     def _run(self) -> Batch:
+        """What waits, as one batch in order."""
         batch = join(self._waiting)
-        return batch.take(np.lexsort((batch["CONNECTION"], batch["CAPTURE"])))
+        return batch.take(np.argsort(_keys(batch), kind="stable"))
 
     def _write(self, batch: Batch) -> None:
         import pyarrow as pa
 
         columns: dict[str, Any] = {
-            "numbers": pa.FixedSizeListArray.from_arrays(pa.array(batch.numbers.ravel()), len(COLUMNS)),
-            "keys": pa.FixedSizeListArray.from_arrays(pa.array(batch.keys.ravel()), batch.keys.shape[1]),
+            **{name: pa.array(values) for name, values in zip(COLUMNS, batch.numbers, strict=True)},
+            **{f"key_{index}": pa.array(values) for index, values in enumerate(batch.keys)},
+            "alerts": pa.array(batch.alerts, type=pa.string()),
         }
-        for name in TEXTS:
-            columns[name] = pa.array(batch.texts[name], type=pa.string() if name in _STRINGS else pa.binary())
+        for prefix, texts in (("client", batch.clients), ("server", batch.servers)):
+            for name, values in zip(texts[0]._fields, zip(*texts, strict=True), strict=True):
+                kind = pa.string() if isinstance(values[0], str) else pa.binary()
+                columns[f"{prefix}_{name}"] = pa.array(values, type=kind)
         table = pa.table(columns)
         path = self._directory.file()
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -110,11 +111,24 @@ class ConnectionSpool:
             reader = pa.ipc.open_file(source)
             for index in range(reader.num_record_batches):
                 rows = reader.get_batch(index)
+                keys = [name for name in rows.schema.names if name.startswith("key_")]
                 yield Batch(
-                    rows["numbers"].flatten().to_numpy().reshape(-1, len(COLUMNS)),
-                    rows["keys"].flatten().to_numpy().reshape(len(rows), -1),
-                    {name: rows[name].to_pylist() for name in TEXTS},
+                    np.stack([rows[name].to_numpy() for name in COLUMNS]),
+                    np.stack([rows[name].to_numpy() for name in keys]),
+                    [ClientTexts(*texts) for texts in _texts(rows, "client", ClientTexts._fields)],
+                    [ServerTexts(*texts) for texts in _texts(rows, "server", ServerTexts._fields)],
+                    rows["alerts"].to_pylist(),
                 )
+
+
+def _texts(rows: Any, prefix: str, fields: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
+    return zip(*(rows[f"{prefix}_{name}"].to_pylist() for name in fields), strict=True)
+
+
+def _ordered(batches: list[Batch]) -> bool:
+    """Whether their rows, one batch after the other, are in order."""
+    keys = np.concatenate([_keys(batch) for batch in batches])
+    return bool((keys[1:] >= keys[:-1]).all())
 
 
 def _slices(batch: Batch) -> Iterator[Batch]:
@@ -203,7 +217,7 @@ def _finding_key(finding: Finding) -> FindingKey:
 
 
 def _packed(finding: Finding) -> bytes:
-    row = {name: getattr(finding, name) for name in Finding.__slots__}
+    row = finding._asdict()
     row["severity"], row["action"] = int(finding.severity), str(finding.action)
     return orjson.dumps(row)
 

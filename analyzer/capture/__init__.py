@@ -15,6 +15,7 @@ A block's packets live in one byte buffer; everything later refers to them by of
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,8 +47,7 @@ class RawPackets:
         return len(self.offset)
 
 
-@dataclass(frozen=True, slots=True)
-class CaptureIssue:
+class CaptureIssue(NamedTuple):
     """Where a capture could not be read, and why; what came before (and, where possible, after) was read."""
 
     offset: int

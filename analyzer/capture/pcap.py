@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -35,8 +34,7 @@ MAGICS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PcapHeader:
+class PcapHeader(NamedTuple):
     """What the file header says about the records."""
 
     big: bool

@@ -20,6 +20,7 @@ import cython
 import numpy as np
 import numpy.typing as npt
 
+from analyzer.columns.distinct import distinct
 from analyzer.columns.packets import Columns
 from analyzer.columns.schema import Kind
 from analyzer.wire.linktypes import SUPPORTED, LinkType
@@ -140,7 +141,7 @@ def unsupported_linktypes(linktype: npt.NDArray[np.int64]) -> list[int]:
     """The link types that `decode` does not look into, in ascending order."""
     if len(linktype) == 0 or ((linktype == linktype[0]).all() and int(linktype[0]) in SUPPORTED):
         return []
-    return sorted(set(np.unique(linktype).tolist()) - SUPPORTED)
+    return sorted(set(distinct(linktype).tolist()) - SUPPORTED)
 
 
 def _fill(

@@ -111,9 +111,13 @@ def findings(rules: Mapping[str, Rule], hits: Iterable[Hit]) -> list[Finding]:
         if hit.row is None or hit.batch is None:
             key: tuple[object, ...] = (hit.rule, None, number)
         else:
-            key = (hit.rule, *hit.batch.numbers[hit.row, :2].tolist())
-        joined.setdefault(key, []).append(hit)
-    return [_join(rules[str(key[0])], group) for key, group in joined.items()]
+            key = (hit.rule, hit.batch.name(hit.row))
+        group = joined.get(key)
+        if group is None:
+            joined[key] = [hit]
+        else:
+            group.append(hit)
+    return [_join(rules[group[0].rule], group) for group in joined.values()]
 
 
 _ACTION_RANK = (Action.INFORM, Action.POSTURE, Action.CORROBORATE, Action.BLOCK, Action.TAMPERING)
@@ -123,51 +127,61 @@ def _join(rule: Rule, hits: Sequence[Hit]) -> Finding:
     first = hits[0]
     batch, row = first.batch, first.row
     severity, action = rule.severity, first.action or rule.action
-    evidence: dict[str, object] = dict(first.evidence)
-    unique = sorted(set(first.packets))
+    evidence, packets = first.evidence, first.packets
     if len(hits) > 1:
-        for hit in hits[1:]:
-            for name, value in hit.evidence.items():
-                if name not in evidence or name in hit.replaces:
-                    evidence[name] = value
-        unique = sorted({packet for hit in hits for packet in hit.packets})
+        evidence = {"count": len(hits), **_together(hits)}
+        packets = tuple(packet for hit in hits for packet in hit.packets)
         severity = max(rule.severity if hit.severity is None else hit.severity for hit in hits)
         action = max((hit.action or rule.action for hit in hits), key=_ACTION_RANK.index)
-        evidence.setdefault("count", len(hits))
     elif first.severity is not None:
         severity = first.severity  # INFO is 0
-    if len(unique) > limits.FINDING_PACKETS:
-        evidence["packet_count"] = len(unique)
-    connection = capture = None
+    if len(packets) > 1:
+        packets = tuple(sorted(set(packets)))
+        if len(packets) > limits.FINDING_PACKETS:
+            evidence = {**evidence, "packet_count": len(packets)}
+            packets = packets[: limits.FINDING_PACKETS]
+    capture, connection = (first.capture, None) if batch is None or row is None else batch.name(row)
     offender: str | None = None
     victims: tuple[str, ...] = ()
-    if batch is not None and row is not None:
-        capture, connection = batch.numbers[row, :2].tolist()
     if action == Action.BLOCK:
-        for hit in hits:
-            if isinstance(hit.offender, Side):
-                assert hit.batch is not None
-                assert hit.row is not None
-                offender = hit.batch.endpoint(hit.row, hit.offender == Side.SERVER)
-                victims = (hit.batch.endpoint(hit.row, hit.offender == Side.CLIENT),)
-            elif hit.offender is not None:
-                offender = hit.offender
-            if offender is not None:
-                break
+        offender, victims = _blame(hits)
     elif action == Action.TAMPERING and batch is not None and row is not None:
         victims = (batch.endpoint(row, False), batch.endpoint(row, True))
     return Finding(
-        id=rule.id,
-        title=rule.title,
-        severity=severity,
-        action=action,
-        connection=connection,
-        packets=tuple(unique[: limits.FINDING_PACKETS]),
-        evidence=evidence,
-        explanation=rule.explanation,
-        references=rule.references,
-        offender=offender,
-        capture=first.capture if capture is None else capture,
-        policy=rule.policy or ("block" if action == Action.BLOCK and offender else None),
-        victims=victims,
+        rule.id,
+        rule.title,
+        severity,
+        action,
+        connection,
+        packets,
+        evidence,
+        rule.explanation,
+        rule.references,
+        offender,
+        capture,
+        rule.policy or ("block" if offender else None),
+        victims,
     )
+
+
+def _together(hits: Sequence[Hit]) -> dict[str, object]:
+    """The evidence of several hits; the first that says something says it, unless a later one replaces it."""
+    evidence: dict[str, object] = {}
+    for hit in hits:
+        for name, value in hit.evidence.items():
+            if name not in evidence or name in hit.replaces:
+                evidence[name] = value
+    return evidence
+
+
+def _blame(hits: Sequence[Hit]) -> tuple[str | None, tuple[str, ...]]:
+    """Address of who did it, by the first hit that names somebody, and of whom it was done to."""
+    for hit in hits:
+        if isinstance(hit.offender, Side):
+            assert hit.batch is not None
+            assert hit.row is not None
+            by_server = hit.offender == Side.SERVER
+            return hit.batch.endpoint(hit.row, by_server), (hit.batch.endpoint(hit.row, not by_server),)
+        if hit.offender is not None:
+            return hit.offender, ()
+    return None, ()

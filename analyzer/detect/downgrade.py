@@ -201,7 +201,7 @@ def _sentinels(batch: Batch, read: Hellos) -> Iterator[Hit]:
                     "expected_version": hellos.version(expected),
                     "seen_version": hellos.version(read.value("VERSION", row)),
                     "client_offered": read.offered(row),
-                    "random_tail": batch.texts["server_random"][row][-8:].hex(),
+                    "random_tail": batch.servers[row].random[-8:].hex(),
                     **read.suite(row),
                     **read.sni(row),
                     "bytes": read.server_bytes(row),

@@ -13,8 +13,7 @@ list, in their order, when a client falls back.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -253,8 +252,7 @@ def _summed(parent: Rows, values: Rows) -> tuple[Rows, Rows]:
         root = further
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Dance:
+class _Dance(NamedTuple):
     attempts: list[tuple[int, int]]
     """Rows with the number of tries, the highest version first."""
     steps: int

@@ -72,12 +72,12 @@ class Hellos:
             direction = self.value("CLIENT", row)
             head, count = self.value(f"HEAD_A_{direction}", row), self.value(f"HEAD_BYTES_{direction}", row)
             return head.to_bytes(7, "big")[7 - min(count, 7) :].hex()
-        random: bytes = self._batch.texts["client_random"][row]
+        random: bytes = self._batch.clients[row].random
         return f"{self.value('CLIENT_VERSION', row):04x}{random.hex()}"
 
     def server_bytes(self, row: int) -> str:
         """A ServerHello's version and random as on the wire, in hex."""
-        random: bytes = self._batch.texts["server_random"][row]
+        random: bytes = self._batch.servers[row].random
         return f"{self.value('SERVER_LEGACY', row):04x}{random.hex()}"
 
     def suite(self, row: int) -> dict[str, object]:
@@ -88,5 +88,5 @@ class Hellos:
 
     def sni(self, row: int) -> dict[str, object]:
         """The server name asked for, where there is one."""
-        name = self._batch.texts["sni"][row]
+        name = self._batch.clients[row].sni
         return {"sni": text(name)} if name else {}

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer.connections import COLUMNS, Batch
+from analyzer.tls.hello import NO_CLIENT, NO_SERVER
 from analyzer.tls.state import State
 
 ALERT: Final = 1
@@ -119,8 +120,8 @@ class History:
             self._reserve(count + len(taken))
             for name, values in _columns(taken).items():
                 self._columns[name][count : count + len(taken)] = values
-            self._texts[0].extend(taken.texts["sni"])
-            self._texts[1].extend(taken.texts["alpn"])
+            self._texts[0].extend(taken.sni())
+            self._texts[1].extend([texts.alpn for texts in taken.servers])
             count += len(taken)
         order = np.lexsort(tuple(self[name][:count] for name in ("CONNECTION", "CAPTURE", "HELLO_NS")))
         self._order = order.astype(np.uint32 if count < 1 << 32 else np.int64)
@@ -163,13 +164,14 @@ class History:
 
     def batch(self, row: int) -> Batch:
         """The connection as a batch of one row, for a Hit: its place and its addresses."""
-        numbers = np.zeros((1, len(COLUMNS)), dtype=np.int64)
+        numbers = np.zeros((len(COLUMNS), 1), dtype=np.int64)
         for name in ("CAPTURE", "CONNECTION"):
-            numbers[0, COLUMNS.index(name)] = self.value(name, row)
+            numbers[COLUMNS.index(name), 0] = self.value(name, row)
         addresses = [
             self.value(name, row) for name in ("CLIENT_UPPER", "CLIENT_LOWER", "SERVER_UPPER", "SERVER_LOWER")
         ]
-        return Batch(numbers, np.array([[*addresses, self.value("PORT", row)]], dtype=np.uint64), {})
+        keys = np.array([[value] for value in (*addresses, self.value("PORT", row))], dtype=np.uint64)
+        return Batch(numbers, keys, [NO_CLIENT], [NO_SERVER], [""])
 
     def packets(self, capture: int, *found: tuple[int, str]) -> tuple[int, ...]:
         """Numbers of packets (row, column), those that the capture has."""
@@ -198,10 +200,10 @@ def _columns(batch: Batch) -> dict[str, npt.NDArray[Any]]:
     """The columns of a batch, with who ended its handshakes and how."""
     columns: dict[str, npt.NDArray[Any]] = {name: batch[name] for name, _ in _FIELDS if name in COLUMNS}
     for name, server in (("CLIENT", False), ("SERVER", True)):
-        columns[f"{name}_UPPER"], columns[f"{name}_LOWER"] = batch.addresses(server).T
+        columns[f"{name}_UPPER"], columns[f"{name}_LOWER"] = batch.addresses(server)
     columns["PORT"] = batch.ports(True)
-    columns["SNI_HASH"] = _hashes(batch.texts["sni"])
-    columns["JA4_HASH"] = _hashes(batch.texts["ja4"])
+    columns["SNI_HASH"] = _hashes(batch.sni())
+    columns["JA4_HASH"] = _hashes([texts.ja4 for texts in batch.clients])
     columns["END_NS"] = np.where(batch["CLOSED_NS"] > 0, batch["CLOSED_NS"], batch["LAST_NS"])
     alert, alert_by, alert_packet = _alerts(batch)
     columns["ALERT"] = alert
@@ -215,7 +217,7 @@ def _alerts(batch: Batch) -> tuple[Rows, Rows, Rows]:
     description = np.maximum(batch["FATAL"] - 1, 0)
     side, packet = np.zeros_like(description), np.zeros_like(description)
     for row in np.flatnonzero(batch["FATAL"] > 0).tolist():
-        for one in batch.texts["alerts"][row].split(";")[:-1]:
+        for one in batch.alerts[row].split(";")[:-1]:
             by, level, _, at = one.split(" ")
             if level == "2":
                 side[row], packet[row] = int(by), int(at)

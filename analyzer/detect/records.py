@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer import limits
+from analyzer.columns.distinct import distinct
 from analyzer.connections import version_name
 from analyzer.detect.base import Detector, Evidence, Hit, Rule
 from analyzer.model import Action, Severity, Side
@@ -67,7 +68,7 @@ def _hit(evidence: Evidence, rule: str, events: npt.NDArray[np.int64], describe:
     described = {"side": _side(first[Event.SIDE]), **describe(first)}
     if len(events) > 1:
         described["count"] = len(events)
-        described["sides"] = [_side(side) for side in np.unique(events[:, Event.SIDE]).tolist()]
+        described["sides"] = [_side(side) for side in distinct(events[:, Event.SIDE]).tolist()]
     hit = Hit(
         rule=rule,
         batch=evidence.batch,

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from analyzer.columns.distinct import distinct
 from analyzer.connections import Batch, address
 from analyzer.detect.base import Detector, Hit, Rule
 from analyzer.model import Action, Severity, Side
@@ -35,14 +36,16 @@ def across(batches: Iterable[Batch]) -> Iterator[Hit]:
     numbers, pairs = [], []
     for batch in batches:
         probes = batch.take(batch["PROBE_NS"] != 0)
+        if not len(probes):
+            continue
         by_server = (probes["PROBE_SIDE"] == Side.SERVER)[:, None]
-        client, server = probes.addresses(server=False), probes.addresses(server=True)
+        client, server = (np.stack(probes.addresses(server), axis=1) for server in (False, True))
         columns = ("PROBE_NS", "CAPTURE", "PROBE_PACKET", "CONNECTION")
         numbers.append(np.stack([probes[name] for name in columns], axis=1))
         pairs.append(
             np.concatenate([np.where(by_server, server, client), np.where(by_server, client, server)], axis=1)
         )
-    if not sum(map(len, numbers)):
+    if not numbers:
         return
     rows, addresses = np.concatenate(numbers), np.concatenate(pairs)
     order = np.lexsort((rows[:, 0], addresses[:, 1], addresses[:, 0]))
@@ -86,7 +89,7 @@ def _sweeps(rows: npt.NDArray[np.int64], pairs: npt.NDArray[np.uint64]) -> Itera
             "connections": here[:NAMED, 3].tolist(),
         }
         if len(here) < len(part):
-            evidence["captures"] = np.unique(part[:, 1]).tolist()
+            evidence["captures"] = distinct(part[:, 1]).tolist()
         yield Hit(
             rule="HB14",
             packets=tuple(here[:, 2].tolist()),

@@ -426,6 +426,11 @@ def _reindex(live, index, keys, seed):  # type: ignore[no-untyped-def]
         index[h] = slot + 1
 
 
+_FIRST_CAPACITY: Final = 1 << 15
+"""Slots of a new table, this one and those that follow it: what no connection has used yet costs no memory,
+and growing costs more than the packets of a block."""
+
+
 class FlowTable:
     """The connections that are open, one slot each.
 
@@ -434,10 +439,14 @@ class FlowTable:
         keys: uint64[slots, 5]: originator address (upper, lower half), responder address, originator port
             << 16 | responder port.
         capacity: Slots there is room for; later stages size their own state by it.
+        reused: Slots of connections that began in the block tracked last, where another connection had been
+            before: later stages clear theirs. Slots are taken in ascending order, and fresh ones are zero.
     """
 
     def __init__(self) -> None:
         self.capacity = 0
+        self.reused: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._used = 0
         self.fields: npt.NDArray[np.int64] = np.zeros((0, FIELDS), dtype=np.int64)
         self.keys: npt.NDArray[np.uint64] = np.zeros((0, _KEY), dtype=np.uint64)
         self._live: npt.NDArray[np.bool_] = np.zeros(0, dtype=bool)
@@ -458,7 +467,7 @@ class FlowTable:
         """Make sure that every packet of a block could begin a connection."""
         free = int(self._scalars[1])
         if free < packets:
-            capacity = max(2 * self.capacity, self.capacity + packets, 1024)
+            capacity = max(2 * self.capacity, self.capacity + packets, _FIRST_CAPACITY)
             for name in ("fields", "keys"):
                 old = getattr(self, name)
                 new = np.zeros((capacity, old.shape[1]), dtype=old.dtype)
@@ -520,6 +529,8 @@ class FlowTable:
         )
         begun = flow[begins.view(bool)]
         self._live[begun] = True
+        self.reused = begun[begun < self._used]
+        self._used = max(self._used, int(begun.max(initial=-1)) + 1)
         # superseded connections leave the index to their successor, so that only retire() needs to know them
         self._superseded = self._ended[: int(self._scalars[2])].copy()
         return flow, direction, begins

@@ -10,9 +10,8 @@ be hundreds of thousands.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from analyzer.model import Finding
 
@@ -48,8 +47,7 @@ class Detail(IntEnum):
     """Every finding and every connection."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(NamedTuple):
     """How the report was asked for."""
 
     profile: str = "default"
@@ -58,8 +56,7 @@ class Options:
     """Columns to fill; None takes the terminal's, and in a pipe as many as the rows need."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
+class Format(NamedTuple):
     name: str
     summary: str
     render: Callable[[Analysed, BinaryIO, Options], None]

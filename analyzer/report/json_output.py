@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
 import orjson
 
-from analyzer.model import Finding, Severity
+from analyzer.model import Action, Finding, Severity
 from analyzer.report.base import Analysed, Format, Options
 from analyzer.report.schema import SCHEMA
 from analyzer.version import VERSION
@@ -28,6 +28,10 @@ ROWS_AT_ONCE: Final = 256
 """Rows per write: some hundred kilobytes, past which larger writes no longer gain."""
 
 _Row = TypeVar("_Row")
+
+_SEVERITIES: Final = {severity: severity.name.lower() for severity in Severity}
+_ACTIONS: Final = {action: action.value for action in Action}
+"""Looked up: an enum's own attributes take their time."""
 
 
 def capture_row(capture: CaptureInfo) -> dict[str, object]:
@@ -43,36 +47,48 @@ def capture_row(capture: CaptureInfo) -> dict[str, object]:
 
 
 def finding_row(finding: Finding) -> dict[str, object]:
+    (
+        identifier, title, severity, action, connection, packets, evidence, explanation, references, offender,
+        capture, policy, victims,
+    ) = finding  # fmt: skip
     return {
-        "id": finding.id,
-        "title": finding.title,
-        "severity": finding.severity.name.lower(),
-        "action": finding.action.value,
-        "capture": finding.capture,
-        "connection": finding.connection,
-        "packets": finding.packets,
-        "evidence": finding.evidence,
-        "explanation": finding.explanation,
-        "references": finding.references,
-        "offender": finding.offender,
-        "victims": finding.victims,
-        "policy": finding.policy,
+        "id": identifier,
+        "title": title,
+        "severity": _SEVERITIES[severity],
+        "action": _ACTIONS[action],
+        "capture": capture,
+        "connection": connection,
+        "packets": packets,
+        "evidence": evidence,
+        "explanation": explanation,
+        "references": references,
+        "offender": offender,
+        "victims": victims,
+        "policy": policy,
     }
 
 
 def dumps(row: object) -> bytes:
     """One row as compact JSON without a character that a terminal acts on."""
+    return _harmless(_encoded(row))
+
+
+def _encoded(row: object) -> bytes:
     try:
-        text = orjson.dumps(row, default=_plain)
+        return orjson.dumps(row, default=_plain)
     except orjson.JSONEncodeError:
-        text = orjson.dumps(_cleaned(row), default=_plain)
+        return orjson.dumps(_cleaned(row), default=_plain)
+
+
+def _harmless(text: bytes) -> bytes:
+    """JSON, maybe with line feeds between rows, without what a terminal acts on.
+
+    JSON leaves DEL, C1 controls and bidirectional overrides as they are; an escape means the same.
+    """
     if text.isascii() and b"\x7f" not in text:
         return text
-    # JSON leaves DEL, C1 controls and bidirectional overrides as they are; an escape means the same.
     decoded = text.decode()
-    if decoded.isprintable():
-        return text
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in decoded).encode()
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in decoded).encode()
 
 
 def render_json(analysis: Analysed, out: BinaryIO, options: Options) -> None:
@@ -110,14 +126,14 @@ def _array(out: BinaryIO, name: bytes, rows: Iterable[object]) -> None:
     out.write(b',\n"%s":[' % name)
     before = b"\n"
     for chunk in _chunks(rows):
-        out.write(before + b",\n".join(map(dumps, chunk)))
+        out.write(before + _harmless(b",\n".join(map(_encoded, chunk))))
         before = b",\n"
     out.write(b"]" if before == b"\n" else b"\n]")
 
 
 def _lines(out: BinaryIO, rows: Iterable[object]) -> None:
     for chunk in _chunks(rows):
-        out.write(b"\n".join(map(dumps, chunk)) + b"\n")
+        out.write(_harmless(b"\n".join(map(_encoded, chunk))) + b"\n")
 
 
 def _chunks(rows: Iterable[_Row]) -> Iterator[list[_Row]]:

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer import limits
+from analyzer.columns.distinct import distinct
 
 COMPILED = cython.compiled
 
@@ -122,6 +123,11 @@ _P_TIME = cython.declare(cython.Py_ssize_t, 6)
 _P_ACK = cython.declare(cython.Py_ssize_t, 7)
 _P_FLAGS = cython.declare(cython.Py_ssize_t, 8)
 _P_OWNER = cython.declare(cython.Py_ssize_t, 9)  # stream + 1, 0 for a free row
+
+# columns of the pool, for numpy
+_OFFSET: Final = 2
+_CAPTURED: Final = 4
+_OWNER: Final = 9
 
 # scalars
 _FREE = cython.declare(cython.Py_ssize_t, 0)
@@ -734,11 +740,12 @@ class Reassembler:
         segments, size = self.held
         if not segments:
             return np.empty((0, CHUNK_FIELDS), dtype=np.int64)
-        holding = np.flatnonzero(self.state[:, Stream.HELD] > 0)
+        owners = self._pool[self._held_rows(), _OWNER]
+        holding = distinct(owners) - 1
         age = max(now_ns, int(self._scalars[6])) - self.state[holding, Stream.HELD_NS]
         crowded = size > limits.HELD_BYTES // 2 or segments > limits.HELD_SEGMENTS // 2
         patience = limits.HELD_CROWDED_NS if crowded else limits.HELD_NS
-        return self._end(np.unique(holding[age > patience] // 2).astype(np.int32), False)
+        return self._end(distinct(holding[age > patience] // 2).astype(np.int32), False)
 
     def _end(self, slots: npt.NDArray[np.int32], over: bool) -> npt.NDArray[np.int64]:
         if not len(slots) or not self._scalars[2]:
@@ -758,15 +765,15 @@ class Reassembler:
         """Bytes of the held segments, packed; they are then taken to stand at offset 0 of the next buffer."""
         if not self._scalars[2]:
             return buffer[:0].copy()
-        pieces = []
-        at = 0
-        for stream in np.flatnonzero(self.state[:, Stream.HELD] > 0):
-            row = int(self.state[stream, Stream.HEAD])
-            while row:
-                held = self._pool[row - 1]
-                begin, size = int(held[2]), int(held[4])
-                pieces.append(buffer[begin : begin + size])
-                held[2] = at
-                at += size
-                row = int(held[0])
+        rows = self._held_rows()
+        sizes = self._pool[rows, _CAPTURED]
+        ends = np.cumsum(sizes)
+        begins = self._pool[rows, _OFFSET].tolist()
+        pieces = [buffer[begin : begin + size] for begin, size in zip(begins, sizes.tolist(), strict=True)]
+        self._pool[rows, _OFFSET] = ends - sizes
         return np.concatenate(pieces)
+
+    def _held_rows(self) -> npt.NDArray[np.int64]:
+        """Rows of the pool that hold a segment."""
+        used = int(self._scalars[4])
+        return np.flatnonzero(self._pool[:used, _OWNER])

@@ -104,6 +104,10 @@ class ServerTexts(NamedTuple):
     ja3s: str
 
 
+NO_CLIENT: Final = ClientTexts(b"", b"", b"", b"", "", "")
+NO_SERVER: Final = ServerTexts(b"", b"", b"", "")
+"""Of a hello that was not seen."""
+
 # fmt: off
 _F_SV = cython.declare(cython.longlong, SUPPORTED_VERSIONS)
 _F_EARLY = cython.declare(cython.longlong, EARLY_DATA)
@@ -145,15 +149,19 @@ RETRY_RANDOM: Final = bytes.fromhex("CF21AD74E59A6111BE1D8C021E65B891C2A211167AB
 """RFC 8446 4.1.3: the random of a HelloRetryRequest."""
 
 _SCRATCH = np.zeros(1 << 18, dtype=np.uint8)
-_SHAPE = _SCRATCH.data
 _SEEN = np.zeros(1 << 16, dtype=np.uint32)
 _TURN = np.zeros(1, dtype=np.uint32)
 _scratch = cython.declare(cython.uchar[::1], _SCRATCH.data)
+_SPANS = np.zeros(6, dtype=np.intp)
+_spans = cython.declare(cython.Py_ssize_t[::1], _SPANS.data)  # where the texts of the hello read last lie
+_LONGEST = cython.declare(cython.Py_ssize_t, 1 << 16)
+_new = tuple.__new__  # a NamedTuple's own __new__ takes its fields by name, and its time
 _seen = cython.declare(cython.uint[::1], _SEEN.data)
 _turn = cython.declare(cython.uint[::1], _TURN.data)
 _rules = cython.declare(
     cython.uchar[::1], np.array(classify.RULES).data
 )  # a copy: the view asks for a writable array
+_retry = cython.declare(cython.uchar[::1], memoryview(bytearray(RETRY_RANDOM)))
 _sentinel = cython.declare(cython.uchar[::1], memoryview(bytearray(b"DOWNGRD")))  # RFC 8446 4.1.3
 _facts = cython.declare(cython.longlong[::1], FACTS.data)
 
@@ -182,8 +190,26 @@ def _fingerprints(shape: bytes) -> tuple[str, str]:
     )
 
 
+@cython.cfunc
+@cython.locals(view=cython.uchar[::1], at=cython.Py_ssize_t, size=cython.Py_ssize_t)
+def _bytes(view, at, size):  # type: ignore[no-untyped-def]
+    """A copy of view[at : at + size]; what is not in the view is left out."""
+    size = min(size, view.shape[0] - at)
+    if size <= 0:
+        return b""
+    if cython.compiled:
+        return cython.cast(cython.p_char, cython.address(view[at]))[:size]
+    return bytes(view[at : at + size])
+
+
+def _server_print(shape: bytes) -> str:
+    """JA3S of a hello's shape: version, suite and the types of its extensions."""
+    legacy_version, suite, *types = np.frombuffer(shape, dtype=">u2").tolist()
+    return ja3s(legacy_version, suite, tuple(types))
+
+
 _fingerprints_cached = lru_cache(maxsize=4096)(_fingerprints)
-_ja3s_cached = lru_cache(maxsize=4096)(ja3s)
+_server_print_cached = lru_cache(maxsize=4096)(_server_print)
 
 
 @cython.cfunc
@@ -228,9 +254,12 @@ def _put_list(body, out, at, begin, size, wide):  # type: ignore[no-untyped-def]
     return at
 
 
+@cython.cfunc
+@cython.returns(cython.Py_ssize_t)
+@cython.exceptval(-1, check=True)
 @cython.locals(
-    whole=cython.uchar[::1], body=cython.uchar[::1], base=cython.Py_ssize_t, n=cython.Py_ssize_t,
-    i=cython.Py_ssize_t, end=cython.Py_ssize_t, size=cython.Py_ssize_t, at=cython.Py_ssize_t,
+    body=cython.uchar[::1], n=cython.Py_ssize_t, i=cython.Py_ssize_t, end=cython.Py_ssize_t,
+    size=cython.Py_ssize_t, at=cython.Py_ssize_t,
     flags=cython.longlong, legacy=cython.int, top=cython.int, offered=cython.int, heartbeat=cython.int,
     value=cython.int, kind=cython.int, ciphers=cython.Py_ssize_t, ciphers_size=cython.Py_ssize_t,
     groups=cython.Py_ssize_t, groups_size=cython.Py_ssize_t, formats=cython.Py_ssize_t,
@@ -241,8 +270,7 @@ def _put_list(body, out, at, begin, size, wide):  # type: ignore[no-untyped-def]
     offers=cython.Py_ssize_t, offers_size=cython.Py_ssize_t, j=cython.Py_ssize_t, stop=cython.Py_ssize_t,
     ja4_version=cython.int, tops=cython.int, k=cython.Py_ssize_t,
 )  # fmt: skip
-def _client(whole, base, n):  # type: ignore[no-untyped-def]
-    body = whole[base : base + n]
+def _client(body, n):  # type: ignore[no-untyped-def]
     flags = 0
     legacy = 0
     top = 0
@@ -462,40 +490,51 @@ def _client(whole, base, n):  # type: ignore[no-untyped-def]
     _facts[5] = h
     _facts[6] = g
     _facts[10] = g3
-    return (session, session_size, name, name_size, offers, offers_size, at)
+    _spans[0] = session
+    _spans[1] = session + session_size
+    _spans[2] = name
+    _spans[3] = name + name_size
+    _spans[4] = offers
+    _spans[5] = offers + offers_size
+    return at
 
 
+@cython.locals(view=cython.uchar[::1], at=cython.Py_ssize_t, size=cython.Py_ssize_t, end=cython.Py_ssize_t)  # type: ignore[untyped-decorator]
 def client_hello(view: memoryview, at: int, size: int) -> ClientTexts:
     """Read a ClientHello that is view[at : at + size]; its numbers are in FACTS then."""
-    size = min(size, 1 << 16)
-    session, session_size, name, name_size, offers, offers_size, end = _client(view, at, size)
-    shape = _SHAPE[:end].tobytes()
+    size = min(size, _LONGEST)
+    end = _client(view[at : at + size], size)
+    shape = _bytes(_scratch, 0, end)
     prints = _fingerprints_cached(shape) if end < 2048 else _fingerprints(shape)
-    session += at
-    name += at
-    offers += at
-    return ClientTexts(
-        view[session : session + session_size].tobytes(),
-        view[at + 2 : at + min(34, size)].tobytes(),
-        view[name : name + name_size].tobytes() if name_size else b"",
-        view[offers : offers + offers_size].tobytes() if offers_size else b"",
-        prints[0],
-        prints[1],
+    body = _bytes(view, at, size)
+    return _new(
+        ClientTexts,
+        (
+            body[_spans[0] : _spans[1]],
+            body[2:34],
+            body[_spans[2] : _spans[3]],
+            body[_spans[4] : _spans[5]],
+            prints[0],
+            prints[1],
+        ),
     )
 
 
+@cython.cfunc
+@cython.returns(cython.Py_ssize_t)
+@cython.exceptval(-1, check=True)
 @cython.locals(
-    whole=cython.uchar[::1], base=cython.Py_ssize_t, body=cython.uchar[::1], n=cython.Py_ssize_t,
-    i=cython.Py_ssize_t, stop=cython.Py_ssize_t, end=cython.Py_ssize_t, size=cython.Py_ssize_t,
-    flags=cython.longlong, legacy=cython.int, version=cython.int, suite=cython.int, compression=cython.int,
-    heartbeat=cython.int, group=cython.int, kind=cython.int, session_size=cython.Py_ssize_t,
-    proto=cython.Py_ssize_t, proto_size=cython.Py_ssize_t,
+    body=cython.uchar[::1], n=cython.Py_ssize_t, i=cython.Py_ssize_t, stop=cython.Py_ssize_t,
+    end=cython.Py_ssize_t, size=cython.Py_ssize_t, flags=cython.longlong, legacy=cython.int,
+    version=cython.int, suite=cython.int, compression=cython.int, heartbeat=cython.int, group=cython.int,
+    kind=cython.int, session_size=cython.Py_ssize_t, proto=cython.Py_ssize_t,
+    proto_size=cython.Py_ssize_t, at=cython.Py_ssize_t,
 )  # fmt: skip
-def _server(whole, base, n, types):  # type: ignore[no-untyped-def]
-    body = whole[base : base + n]
+def _server(body, n):  # type: ignore[no-untyped-def]
     flags = _F_MALFORMED
     legacy = version = suite = compression = heartbeat = group = 0
     session_size = proto = proto_size = 0
+    at = 4  # the shape: version, suite, and the types of the extensions
     if n >= 2:
         legacy = (body[0] << 8) | body[1]
         version = legacy
@@ -531,7 +570,9 @@ def _server(whole, base, n, types):  # type: ignore[no-untyped-def]
                 if end > stop:
                     flags |= _F_MALFORMED
                     break
-                types.append(kind)
+                _scratch[at] = kind >> 8
+                _scratch[at + 1] = kind & 0xFF
+                at += 2
                 if _seen[kind] == _turn[0]:
                     flags |= _F_DUPLICATE
                     i = end
@@ -583,6 +624,16 @@ def _server(whole, base, n, types):  # type: ignore[no-untyped-def]
     if version >> 8 == 0x7F:
         flags |= _F_DRAFT
         version = 0x0304
+    i = 0
+    if n >= 34:
+        while i < 32 and body[2 + i] == _retry[i]:
+            i += 1
+    if i == 32:
+        flags |= _F_RETRY
+    _scratch[0] = legacy >> 8
+    _scratch[1] = legacy & 0xFF
+    _scratch[2] = suite >> 8
+    _scratch[3] = suite & 0xFF
     _facts[0] = flags
     _facts[1] = legacy
     _facts[2] = version
@@ -590,22 +641,21 @@ def _server(whole, base, n, types):  # type: ignore[no-untyped-def]
     _facts[7] = suite
     _facts[8] = compression
     _facts[9] = group
-    return (session_size, proto, proto_size)
+    _spans[0] = 35 + session_size
+    _spans[1] = proto
+    _spans[2] = proto + proto_size
+    return at
 
 
+@cython.locals(view=cython.uchar[::1], at=cython.Py_ssize_t, size=cython.Py_ssize_t, end=cython.Py_ssize_t)  # type: ignore[untyped-decorator]
 def server_hello(view: memoryview, at: int, size: int) -> ServerTexts:
     """Read a ServerHello or HelloRetryRequest that is view[at : at + size]; its numbers are in FACTS then."""
-    types: list[int] = []
-    session_size, proto, proto_size = _server(view, at, min(size, 1 << 16), types)
-    random = view[at + 2 : at + min(34, size)].tobytes()
-    if random == RETRY_RANDOM:
-        FACTS[0] |= RETRY
-    return ServerTexts(
-        view[at + 35 : at + 35 + session_size].tobytes(),
-        random,
-        view[at + proto : at + proto + proto_size].tobytes() if proto_size else b"",
-        _ja3s_cached(int(FACTS[1]), int(FACTS[7]), tuple(types)),
-    )
+    size = min(size, _LONGEST)
+    end = _server(view[at : at + size], size)
+    shape = _bytes(_scratch, 0, end)
+    print_ = _server_print_cached(shape) if end < 2048 else _server_print(shape)
+    body = _bytes(view, at, size)
+    return _new(ServerTexts, (body[35 : _spans[0]], body[2:34], body[_spans[1] : _spans[2]], print_))
 
 
 def ssl2_client_hello(view: memoryview, at: int, size: int) -> ClientTexts:

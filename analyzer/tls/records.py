@@ -904,8 +904,8 @@ class RecordWalk:
             state[: len(self.state)] = self.state
             self.state = state
 
-    def begin(self, slots: npt.NDArray[np.int64]) -> None:
-        """Fresh state for connections that begin."""
+    def clear(self, slots: npt.NDArray[np.int64]) -> None:
+        """Fresh state for connections that begin where others were."""
         self.state[2 * slots] = 0
         self.state[2 * slots + 1] = 0
 

@@ -14,8 +14,8 @@ direction, and both seen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import IntEnum, unique
+from itertools import repeat
 from typing import Final
 
 import cython
@@ -1259,8 +1259,8 @@ class Tracker:
             state[: len(self.state)] = self.state
             self.state = state
 
-    def begin(self, slots: npt.NDArray[np.int64]) -> None:
-        """Fresh state for connections that begin."""
+    def clear(self, slots: npt.NDArray[np.int64]) -> None:
+        """Fresh state for connections that begin where others were."""
         self.state[slots] = 0
 
     def track(
@@ -1341,11 +1341,9 @@ class Tracker:
         if machine.follow(beat, row[Record.POSITION]):
             self.beats.append(beat)
         if state[Tls.PROBE_NS] == 0 and beat.probes:
-            self.state[slot, [Tls.PROBE_NS, Tls.PROBE_PACKET, Tls.PROBE_SIDE]] = (
-                beat.time_ns,
-                beat.packet,
-                side,
-            )
+            self.state[slot, Tls.PROBE_NS] = beat.time_ns
+            self.state[slot, Tls.PROBE_PACKET] = beat.packet
+            self.state[slot, Tls.PROBE_SIDE] = side
 
     @staticmethod
     def _readable(
@@ -1376,8 +1374,21 @@ class Tracker:
         if beat is not None:
             beat.last_packet = packet
 
-    def take_beats(self, number: Mapping[int, int]) -> list[Beat]:
+    def take_texts(
+        self, slots: npt.NDArray[np.int32]
+    ) -> tuple[list[hello.ClientTexts], list[hello.ServerTexts]]:
+        """The texts of these slots' hellos, which are forgotten; NO_CLIENT or NO_SERVER for one not seen."""
+        keys = slots.tolist()
+        return (
+            list(map(self.client.pop, keys, repeat(hello.NO_CLIENT))),
+            list(map(self.server.pop, keys, repeat(hello.NO_SERVER))),
+        )
+
+    def take_beats(self, slots: npt.NDArray[np.int32], connections: npt.NDArray[np.int64]) -> list[Beat]:
         """The heartbeat rows of these slots, under their connections' numbers."""
+        if not self.beats:
+            return []
+        number = dict(zip(slots.tolist(), connections.tolist(), strict=True))
         taken = [beat for beat in self.beats if beat.connection in number]
         if taken:
             self.beats = [beat for beat in self.beats if beat.connection not in number]
@@ -1387,10 +1398,9 @@ class Tracker:
 
     def retire(self, slots: npt.NDArray[np.int32]) -> None:
         """Forget connections whose rows have been read."""
+        if not self._heartbeats and not self._pending:
+            return
         for slot in slots.tolist():
-            self.client.pop(slot, None)
-            self.server.pop(slot, None)
             self._heartbeats.pop(slot, None)
-            if self._pending:
-                for direction in (0, 1):
-                    _drop(self._pending, self, 2 * slot + direction)
+            for direction in (0, 1):
+                _drop(self._pending, self, 2 * slot + direction)

@@ -11,10 +11,9 @@ Properties are parsed out of the name, never listed a second time. A suite that 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -69,8 +68,7 @@ class Mode(IntEnum):
     AEAD = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SuiteProperties:
+class SuiteProperties(NamedTuple):
     """A cipher suite, taken apart."""
 
     code: int

@@ -6,7 +6,6 @@ by its id.
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
 
 import pytest
@@ -79,7 +78,7 @@ def test_only_offenders_of_class_a_or_asked_for(found, wanted, asked):
 @pytest.mark.parametrize("action", [action for action in Action if action is not Action.BLOCK])
 @given(st.lists(findings, min_size=1, max_size=8), wishes)
 def test_without_asking_the_other_classes_block_nobody(action, found, wanted):
-    harmless = [dataclasses.replace(finding, action=action) for finding in found]
+    harmless = [finding._replace(action=action) for finding in found]
     result = answer((Source(name="c.pcap", sha256=None),), harmless, [ROW], wishes=wanted)
     assert blocked(result.ruleset) == set()
     assert not any(rule.startswith("block") for entry in result.account for rule in entry.rules)

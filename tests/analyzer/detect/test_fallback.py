@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.connections import COLUMNS, TEXTS, Batch
+from analyzer.connections import COLUMNS, Batch
 from analyzer.detect import fallback
 from analyzer.detect.fallback import FALLBACK_NS, SILENCE_NS
 from analyzer.model import Action, Severity
@@ -389,7 +389,7 @@ PLACE = {name: index for index, name in enumerate(COLUMNS)}
 
 def history_batch(rows: list[tuple[int, int, int, bool]]) -> Batch:
     """Connections of one pair: (second, name, highest version, reset)."""
-    numbers = np.zeros((len(rows), len(COLUMNS)), dtype=np.int64)
+    numbers = np.zeros((len(COLUMNS), len(rows)), dtype=np.int64)
     for number, (second, name, version, reset) in enumerate(rows):
         values = {
             "CONNECTION": number,
@@ -411,11 +411,10 @@ def history_batch(rows: list[tuple[int, int, int, bool]]) -> Batch:
             "SSL3_HASH": 5,
         }
         for column, value in values.items():
-            numbers[number, PLACE[column]] = value
-    texts: dict[str, list[Any]] = {name: [b""] * len(rows) for name in TEXTS}
-    texts["sni"] = [b"abc"[:name] for _, name, _, _ in rows]
-    texts["ja4"] = texts["alerts"] = [""] * len(rows)
-    return Batch(numbers, np.zeros((len(rows), 5), dtype=np.uint64), texts)
+            numbers[PLACE[column], number] = value
+    clients = [hello.NO_CLIENT._replace(sni=b"abc"[:name]) for _, name, _, _ in rows]
+    keys = np.zeros((5, len(rows)), dtype=np.uint64)
+    return Batch(numbers, keys, clients, [hello.NO_SERVER] * len(rows), [""] * len(rows))
 
 
 def plain_dances(rows: list[tuple[int, int, int, bool]]) -> set[tuple[int, ...]]:
@@ -493,12 +492,12 @@ def test_no_numbers_raise(seed: int) -> None:
     batch = history_batch(
         [(1_000 + number // 3, number % 3, TLS12, bool(number % 2)) for number in range(60)]
     )
-    states = batch.numbers[:, PLACE["STATE"]].copy()
+    states = batch["STATE"].copy()
     for name in COLUMNS:
         if name not in ("CAPTURE", "CONNECTION", "HELLO_NS", "CLIENT", "SEEN"):
             some = random.random(60) < 0.3
-            batch.numbers[some, PLACE[name]] = random.integers(-1, 1 << 16, int(some.sum()))
-    batch.numbers[:, PLACE["STATE"]] = states
+            batch.numbers[PLACE[name], some] = random.integers(-1, 1 << 16, int(some.sum()))
+    batch.numbers[PLACE["STATE"]] = states
     for hit in fallback.across([batch]):
         assert hit.rule in {rule.id for rule in fallback.DETECTOR.rules}
         assert hit.batch is not None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.connections import COLUMNS, TEXTS, Batch
+from analyzer.connections import COLUMNS, Batch
 from analyzer.detect.history import _FIELDS, ALERT, CLOSE, PENDING, RESET, History, Texts, group, in_groups
+from analyzer.tls.hello import NO_CLIENT, NO_SERVER
 from analyzer.tls.state import State
 
 CLIENT = 0x0000_FFFF_C000_020A
@@ -21,7 +21,7 @@ PLACE = {name: index for index, name in enumerate(COLUMNS)}
 
 def batch(*rows: dict[str, int], sni: list[bytes] | None = None, alerts: list[str] | None = None) -> Batch:
     """Connections that have sent a ClientHello; what isn't given is 0."""
-    numbers = np.zeros((len(rows), len(COLUMNS)), dtype=np.int64)
+    numbers = np.zeros((len(COLUMNS), len(rows)), dtype=np.int64)
     for row, values in enumerate(rows):
         usual = {
             "CONNECTION": row,
@@ -32,13 +32,10 @@ def batch(*rows: dict[str, int], sni: list[bytes] | None = None, alerts: list[st
             "PACKETS_1": 2,
         }
         for name, value in {**usual, **values}.items():
-            numbers[row, PLACE[name]] = value
-    texts: dict[str, list[Any]] = {name: [b""] * len(rows) for name in TEXTS}
-    texts["ja4"] = [""] * len(rows)
-    texts["sni"] = sni or texts["sni"]
-    texts["alerts"] = alerts or [""] * len(rows)
-    keys = np.array([[0, CLIENT, 0, SERVER, 50_000 << 16 | 443]] * len(rows), dtype=np.uint64)
-    return Batch(numbers, keys, texts)
+            numbers[PLACE[name], row] = value
+    clients = [NO_CLIENT._replace(sni=name) for name in sni or [b""] * len(rows)]
+    keys = np.array([[0, CLIENT, 0, SERVER, 50_000 << 16 | 443]] * len(rows), dtype=np.uint64).T
+    return Batch(numbers, keys, clients, [NO_SERVER] * len(rows), alerts or [""] * len(rows))
 
 
 def test_rows_are_ordered_by_the_time_of_their_hello() -> None:
