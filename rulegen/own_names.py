@@ -94,7 +94,8 @@ def with_own_marks(parts: Iterable[Part]) -> list[Part]:
             if len(bits) > len(free):
                 policy = part.chains[0].policy
                 raise WishError(
-                    f"no bits of the connection mark are left for {policy}; ask for it less often"
+                    f"no bits of the connection mark are left for another {policy}; ask for one with all its"
+                    " ports and servers"
                 )
             part = _moved(part, dict(zip(bits, free, strict=False)))
             free = free[len(bits) :]

@@ -144,6 +144,24 @@ def load_sets(bench, policy: str, tool: str) -> None:
         bench.load(emitted(policy, ipset), "ipset")
 
 
+@pytest.mark.netns
+@backends
+def test_all_policies_at_once(backend):
+    """Those that the backend can say; two of them twice."""
+    alone = {policy.example: ruleset_of(policy.name) for policy in POLICIES}
+    wishes = [wish for wish, ruleset in alone.items() if can_say(ruleset, backend)]
+    wishes += ["heartbleed:ports=8443,variant=strict", "rate:ports=8443"]
+    options = {"wishes": [parse_wish(wish) for wish in wishes], "hook": "forward"}
+    ruleset = _answer([str(CAPTURE)], **options).ruleset
+    assert len(ruleset.policies) == len(wishes)
+    checked = backend.check(emit(ruleset, backend).text)
+    assert checked.accepted, checked.message
+
+
+def can_say(ruleset: Ruleset, backend) -> bool:
+    return any(said.backend == backend.name and said.level != REFUSED for said in say(ruleset))
+
+
 @pytest.mark.parametrize("hook", Hook)
 @backends
 def test_every_hook(backend, hook):

@@ -380,7 +380,7 @@ def test_runs_that_mean_different_packets_have_marks_of_their_own():
 
 
 def test_marks_run_out_by_name():
-    with pytest.raises(WishError, match="no bits of the connection mark are left for p"):
+    with pytest.raises(WishError, match="no bits of the connection mark are left for another p"):
         composed(*(marking(port) for port in range(len(MARK_BITS) + 1)))
     composed(*(marking(port) for port in range(len(MARK_BITS))))
 
