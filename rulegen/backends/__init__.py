@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from rulegen.backends import ipset, iptables, nft
+from rulegen.backends import bpf, ipset, iptables, nft
 from rulegen.backends.base import Artifact, Backend
 from rulegen.errors import WishError
 from rulegen.ir.check import check
 from rulegen.ir.rule import Ruleset
 
-BACKENDS: Final[tuple[Backend, ...]] = (nft.BACKEND, *iptables.BACKENDS, ipset.BACKEND)
+BACKENDS: Final[tuple[Backend, ...]] = (nft.BACKEND, *iptables.BACKENDS, bpf.BACKEND, ipset.BACKEND)
 
 
 def backend_named(name: str) -> Backend:

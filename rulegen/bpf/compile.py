@@ -263,16 +263,24 @@ def _next(formula: Formula, known: Known) -> Question | Start:
 
 def _before(wanted: Question | Start, known: Known) -> Question | Start | None:
     """What has to be known first, and is not yet."""
+    needed = _needed(wanted)
+    return None if needed is None or _has_answer(needed, known) else needed
+
+
+def _needed(wanted: Question | Start) -> Question | Start | None:
+    """What has to be known first."""
     match wanted:
         case Start(base) if base > TRANSPORT:
-            needed: Question | Start = Start(base - 1)
+            return Start(base - 1)
         case Start() | Carries() | Headed():
-            needed = Four()
+            return Four()
         case Holds(base) | Value(base) | Sum(base) if base != NETWORK:
-            needed = Start(base)
-        case _:
-            return None
-    return None if (needed, True) in known or (needed, False) in known else needed
+            return Start(base)
+    return None
+
+
+def _has_answer(question: Question | Start, known: Known) -> bool:
+    return (question, True) in known or (question, False) in known
 
 
 def _relevant(formula: Formula, known: Known) -> Known:
@@ -280,12 +288,9 @@ def _relevant(formula: Formula, known: Known) -> Known:
     subjects: set[object] = set()
     for question in set(_questions(formula)):
         wanted: Question | Start | None = question
-        while wanted is not None:
-            subjects.add(_subject(wanted))
-            needs = _before(wanted, frozenset())
-            if needs is not None:
-                subjects.add(_subject(needs))
-            wanted = _before(wanted, known)
+        while wanted is not None and (subject := _subject(wanted)) not in subjects:
+            subjects.add(subject)
+            wanted = None if _has_answer(wanted, known) else _needed(wanted)
     return frozenset((one, answer) for one, answer in known if _subject(one) in subjects)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from rulegen.bpf.assemble import Ask, Block, Goto, Label, Operation, Return, assemble
@@ -106,6 +107,7 @@ class _Check:
     """X counts from the end of the name (see _to_the_end); such checks are last."""
 
 
+@lru_cache(maxsize=256)
 def walk(name: ServerName) -> Walk:
     """All ways that fit, from the first extension on."""
     ways: list[tuple[Program, ...]] = []

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 from typing import Final, TypeAlias
 
 from rulegen.bpf.compile import RECORDS_MAX, TooLong, compile_formula
 from rulegen.bpf.formula import All, Any, CantCompile, Formula, No, Value, every, formula, negated, some
-from rulegen.bpf.program import Program
+from rulegen.bpf.program import RET, K, Program
 from rulegen.bpf.verify import refusal
 from rulegen.ir.match import And, Match, Not, Or, SomeRecord
 
@@ -41,6 +42,7 @@ class Programs:
     """How many records are looked at where the match asks for one of some; None: it does not."""
 
 
+@lru_cache(maxsize=1024)
 def programs(match: Match) -> Programs:
     """The programs that say a match.
 
@@ -78,10 +80,15 @@ def fits(program: Program) -> bool:
 def _alternatives(whole: Formula) -> Alternatives:
     if whole is False:
         return ()
-    found = _cut(whole)
+    found = tuple(way for way in _cut(whole) if not any(map(_never, way)))
     if len(found) > ALTERNATIVES_MAX:
-        raise CantCompile(f"a match of {len(found)} rules, more than {ALTERNATIVES_MAX}")
+        raise CantCompile(f"a match of more than {ALTERNATIVES_MAX} rules")
     return found
+
+
+def _never(program: Program) -> bool:
+    """It matches no packet."""
+    return not any(one.code == RET + K and one.k for one in program.instructions)
 
 
 def _cut(whole: Formula) -> Alternatives:
@@ -118,5 +125,7 @@ def _grouped(parts: Sequence[Formula], join: Callable[[Sequence[Formula]], Formu
     for part in parts:
         if groups[-1] and _fitting(join((*groups[-1], part))) is None:
             groups.append([])
+            if len(groups) > ALTERNATIVES_MAX:
+                raise CantCompile(f"a match of more than {ALTERNATIVES_MAX} rules")
         groups[-1].append(part)
     return [join(group) for group in groups]

@@ -107,7 +107,9 @@ def size(request, monkeypatch):
     """Programs of a size that makes nothing, or much, be cut in several."""
     fits = split.fits
     monkeypatch.setattr(split, "fits", lambda program: len(program) <= request.param and fits(program))
-    return request.param
+    programs.cache_clear()
+    yield request.param
+    programs.cache_clear()
 
 
 def test_random_matches(size):
