@@ -66,6 +66,18 @@ def test_what_evaluates_programs_knows_nothing_of_what_makes_them():
             assert not module.startswith("rulegen.bpf") or module == "rulegen.bpf.program"
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "rulegen" / "artifacts").glob("*.py")), ids=lambda path: path.name
+)
+def test_reading_rulesets_back_imports_no_emitter(path):
+    """A mistake that emitter and reader shared would agree with itself. It comes before what evaluates."""
+    allowed = ("rulegen.artifacts.", "rulegen.errors", "rulegen.bpf.program")
+    for module in imports(path):
+        assert not module.startswith("analyzer")
+        if module.startswith("rulegen"):
+            assert f"{module}.".startswith(allowed), f"{path.name} imports {module}"
+
+
 def test_help_and_rules_load_neither_numpy_nor_pandas():
     import subprocess
     import sys
