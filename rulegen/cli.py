@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HOOKS: Final = ("forward", "input", "output", "prerouting")
 """rulegen.ir.rule.Hook, which help need not wait for."""
 
-BACKENDS: Final = ("nft", "iptables", "ip6tables", "ipset")
+BACKENDS: Final = ("nft", "iptables", "ip6tables", "bpf", "ipset")
 """Names of rulegen.backends.BACKENDS."""
 
 _SETS_APART: Final = ("iptables", "ip6tables", "bpf")
