@@ -85,6 +85,8 @@ TOOLS: Final = (
 )
 """By their published sources."""
 
+_BY_RANDOM: Final = {random.hex(): tool for tool in TOOLS for random in tool.randoms}
+
 
 class BlockBytes(Policy):
     name: ClassVar[str] = "block-bytes"
@@ -96,8 +98,8 @@ class BlockBytes(Policy):
     costs: ClassVar[str] = (
         "Your own scanners. An honest random never comes back, so that nobody else is hit by one; a"
         " session_id comes back in every resumption of its session, whose clients then make full handshakes."
-        " A pattern hits whatever has it, encrypted bytes by chance too, and only xt_string (iptables) can"
-        " look for it: nft refuses it."
+        " A pattern hits whatever has it, encrypted bytes by chance too, and only xt_string can look for it:"
+        " nft refuses it."
     )
     bypass: ClassVar[str] = (
         "One changed byte. This keeps unchanged tools away and the logs quiet, and stops nobody who knows of"
@@ -212,9 +214,8 @@ def _tool(finding: Finding) -> Tool | None:
     """Whose hello the evidence shows: legacy_version and random, in hexadecimal."""
     for name in ("bytes", "hello_bytes"):
         text = finding.evidence.get(name)
-        for tool in TOOLS:
-            if isinstance(text, str) and text[4:] in {random.hex() for random in tool.randoms}:
-                return tool
+        if isinstance(text, str) and (tool := _BY_RANDOM.get(text[4:])) is not None:
+            return tool
     return None
 
 

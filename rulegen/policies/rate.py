@@ -92,7 +92,8 @@ class Rate(Policy):
         " was completed, and keeps a connection that ends without FIN or RST for days; connections from"
         " before the rules are not counted. Without ports or servers it counts connections that are not"
         " TLS too. Refused ClientHellos leave their connections open until"
-        " somebody's time-out; with reset the client's side closes, the server's waits."
+        " somebody's time-out; with reset the client's side closes, the server's waits. One bit of the"
+        " connection mark (0x08000000)."
     )
     bypass: ClassVar[str] = (
         "Many sources: each IPv6 address of a /64 is one, and the sets that count hold 65,535 of them; the"
