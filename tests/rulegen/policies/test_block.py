@@ -11,7 +11,7 @@ from analyzer.model import Side
 from rulegen.backends import BACKENDS, emit
 from rulegen.errors import WishError
 from rulegen.testbed.packets import Segment
-from tests.rulegen.backends.test_iptables import VARIANTS, load_both
+from tests.rulegen.policies.ways import WAYS, load_by
 
 NFT = BACKENDS[0]
 
@@ -100,10 +100,10 @@ def test_prefixes_in_the_kernel(bench, respond, finding):
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_prefixes_in_ipset_and_iptables(bench, respond, finding, variant):
+@pytest.mark.parametrize("way", WAYS)
+def test_prefixes_in_ipset_and_iptables(bench, respond, finding, way):
     found = tuple(finding(offender=address) for address in NEIGHBOURS)
-    load_both(bench, respond(found, "block:prefix4=24,prefix6=64").ruleset, variant)
+    load_by(bench, respond(found, "block:prefix4=24,prefix6=64").ruleset, way)
     inside = ("192.0.2.0", "192.0.3.255", "2001:db8::", "2001:db8:0:1:ffff:ffff:ffff:ffff")
     outside = ("192.0.1.255", "192.0.4.0", "2001:db8:0:2::", "2001:db7:ffff:ffff:ffff:ffff:ffff:ffff")
     fates = bench.send(

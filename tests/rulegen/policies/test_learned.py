@@ -14,7 +14,6 @@ from rulegen.from_findings import Answer, answer, parse_wish
 from rulegen.ir.rule import Source
 from rulegen.policies.learned import MARK_OWES
 from rulegen.testbed.packets import SYN
-from tests.rulegen.backends.test_iptables import VARIANTS, load_both
 from tests.rulegen.policies.handshakes import (
     SSL3,
     TLS10,
@@ -30,6 +29,7 @@ from tests.rulegen.policies.handshakes import (
     server_hello,
 )
 from tests.rulegen.policies.test_samples import packets
+from tests.rulegen.policies.ways import WAYS, load_by
 
 NFT = BACKENDS[0]
 CAPTURES = Path(__file__).parents[3] / "samples/captures"
@@ -122,9 +122,9 @@ def test_what_it_refuses(bench, policy, column):
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_iptables_refuses_the_same(bench, variant):
-    load_both(bench, learned(*GOOD).ruleset, variant)
+@pytest.mark.parametrize("way", WAYS)
+def test_iptables_refuses_the_same(bench, way):
+    load_by(bench, learned(*GOOD).ruleset, way)
     verdicts = {}
     for case in CASES:
         bench.forget()

@@ -12,8 +12,8 @@ from rulegen.from_findings import parse_wish
 from rulegen.policies.base import Answered, LeftAlone, Observed
 from rulegen.policies.rate import MARK_FINISHED, POLICY
 from rulegen.testbed.packets import ACK, FIN, RST, SYN
-from tests.rulegen.backends.test_iptables import VARIANTS, load_both
 from tests.rulegen.policies.handshakes import C, S, client_hello, message, opening, record, refused, sent
+from tests.rulegen.policies.ways import WAYS, load_by
 from tests.rulegen.reference import Packet
 
 OFF = dict.fromkeys(("handshakes", "alerts", "renegotiations", "open"), "off")
@@ -164,11 +164,11 @@ def test_known_bypass_what_begins_like_a_message_in_clear_is_not_counted(bench, 
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
-def test_iptables_counts_the_same(bench, respond, family, variant):
+def test_iptables_counts_the_same(bench, respond, family, way):
     rates = {"handshakes": "3/hour", "alerts": "2/hour", "renegotiations": "2/hour", "open": "4"}
-    load_both(bench, respond((), only(**rates)).ruleset, variant)
+    load_by(bench, respond((), only(**rates)).ruleset, way)
     hello, alert = sent(C, client_hello(), family), sent(C, record(21, b"\1\0"), family)
     assert not any(refused(bench, connection(40000, family)))
     assert refused(bench, [sent(C, ENCRYPTED, family)] * 6) == [False] * 4 + [True] * 2
