@@ -13,17 +13,16 @@ from hypothesis import strategies as st
 from analyzer.connections import (
     COLUMNS,
     RESUMED,
-    TEXTS,
     Batch,
     address,
     attach_alerts,
     join,
     rows,
-    starttls,
     text,
     version_name,
 )
 from analyzer.streams.reassembly import MIDSTREAM, SYNCED
+from analyzer.tls.hello import NO_CLIENT, NO_SERVER
 from analyzer.tls.tracker import Event, Kind
 from samples.craft.session import begin
 from tests.analyzer.detect.crafted import analysis
@@ -33,21 +32,32 @@ ORIGINATOR, RESPONDER = "192.0.2.10", "2001:db8::7"
 KEY = (0, 0xFFFF_C000_020A, 0x2001_0DB8_0000_0000, 7, 50_000 << 16 | 443)
 
 
-def batch(*connections: dict[str, int], **texts: list[Any]) -> Batch:
+def batch(*connections: dict[str, int], sni: list[bytes] | None = None) -> Batch:
     """Connections of ORIGINATOR:50000 and RESPONDER:443 without a ServerHello; what isn't given is 0 or empty."""
-    numbers = np.zeros((len(connections), len(COLUMNS)), dtype=np.int64)
+    count = len(connections)
+    numbers = np.zeros((len(COLUMNS), count), dtype=np.int64)
     for row, values in enumerate(connections):
         for name, value in {"CONNECTION": row, "SERVER_FLAGS": -1, **values}.items():
-            numbers[row, PLACE[name]] = value
-    empty: dict[str, list[Any]] = {
-        name: ["" if name in ("ja3", "ja4", "ja3s", "alerts") else b""] * len(connections) for name in TEXTS
-    }
-    return Batch(numbers, np.array([KEY] * len(connections), np.uint64).reshape(-1, 5), {**empty, **texts})
+            numbers[PLACE[name], row] = value
+    return Batch(
+        numbers,
+        np.array([KEY] * count, np.uint64).reshape(-1, 5).T,
+        [NO_CLIENT._replace(sni=name) for name in sni or [b""] * count],
+        [NO_SERVER] * count,
+        [""] * count,
+    )
 
 
-def row(values: dict[str, int] | None = None, **texts: Any) -> dict[str, Any]:
-    (one,) = rows(batch(values or {}, **{name: [value] for name, value in texts.items()}))
-    return one
+def row(
+    values: dict[str, int] | None = None,
+    client: dict[str, Any] | None = None,
+    server: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The row of a connection, with these texts of its hellos."""
+    one = batch(values or {})
+    one.clients[0], one.servers[0] = NO_CLIENT._replace(**client or {}), NO_SERVER._replace(**server or {})
+    (shown,) = rows(one)
+    return shown
 
 
 # columns
@@ -72,7 +82,8 @@ def test_sides_go_by_the_client_whoever_opened_the_connection(client):
     assert [one.side("BYTES", server).tolist() for server in (False, True)] == [
         [count] for count in sent[:: -1 if client else 1]
     ]
-    assert [address(*one.addresses(server)[0].tolist()) for server in (False, True)] == [
+    halves = [one.addresses(server) for server in (False, True)]
+    assert [address(int(upper[0]), int(lower[0])) for upper, lower in halves] == [
         one.endpoint(0, server) for server in (False, True)
     ]
     assert one.client_first().tolist() == [client == 0]
@@ -86,9 +97,9 @@ def test_sides_go_by_the_client_whoever_opened_the_connection(client):
 def test_taking_rows_by_index_and_by_mask():
     whole = batch({"PACKETS_0": 1}, {"PACKETS_0": 2}, {"PACKETS_0": 3}, sni=[b"a", b"b", b"c"])
     taken = whole.take(np.array([2, 0]))
-    assert (taken["PACKETS_0"].tolist(), taken.texts["sni"]) == ([3, 1], [b"c", b"a"])
+    assert (taken["PACKETS_0"].tolist(), taken.sni()) == ([3, 1], [b"c", b"a"])
     masked = whole.take(np.array([False, True, True]))
-    assert (masked["PACKETS_0"].tolist(), masked.texts["sni"]) == ([2, 3], [b"b", b"c"])
+    assert (masked["PACKETS_0"].tolist(), masked.sni()) == ([2, 3], [b"b", b"c"])
     assert len(whole.take(np.array([], dtype=np.int64))) == 0
     assert len(whole) == 3
 
@@ -99,9 +110,9 @@ def test_joining(count):
     joined = join(parts)
     assert len(joined) == 2 * count
     assert joined["PACKETS_0"].tolist()[::2] == list(range(count))
-    assert joined.texts["sni"][::2] == [b"%d" % number for number in range(count)]
-    assert joined.texts.keys() == set(TEXTS)
-    assert joined.keys.shape == (2 * count, 5)
+    assert joined.sni()[::2] == [b"%d" % number for number in range(count)]
+    assert [joined.name(row) for row in range(2 * count)] == [(0, number % 2) for number in range(2 * count)]
+    assert joined.keys.shape == (5, 2 * count)
 
 
 # rows
@@ -157,8 +168,9 @@ def test_resumption_and_the_other_flags():
 
 
 def test_texts_from_the_wire():
+    offered = b"\x02h2\x08http/1.1\x00\x01\xff"
     shown = row(
-        sni=b"b\xc3\xbccher.example\xff", alpn=b"h2", alpn_offered=b"\x02h2\x08http/1.1\x00\x01\xff", ja3="a"
+        client={"sni": b"b\xc3\xbccher.example\xff", "alpn": offered, "ja3": "a"}, server={"alpn": b"h2"}
     )
     assert (shown["sni"], shown["alpn"], shown["ja3"]) == ("b\u00fccher.example\\xff", "h2", "a")
     assert shown["alpn_offered"] == ("h2", "http/1.1", "", "\\xff")
@@ -266,9 +278,18 @@ PRELUDES = [
 # fmt: on
 
 
+def before_tls(client: bytes, server: bytes, client_known: int = SYNCED) -> str | None:
+    columns = {"KNOWN_0": client_known, "KNOWN_1": SYNCED}
+    for direction, data in enumerate((client, server)):
+        kept = zip(("HEAD_A", "HEAD_B", "HEAD_BYTES"), head(data), strict=True)
+        columns |= {f"{name}_{direction}": value for name, value in kept}
+    protocol: str | None = row(columns)["starttls"]
+    return protocol
+
+
 @pytest.mark.parametrize(("client", "server", "protocol"), PRELUDES)
 def test_what_was_spoken_before_tls(client, server, protocol):
-    assert starttls(head(client), head(server), SYNCED, SYNCED) == protocol
+    assert before_tls(client, server) == protocol
 
 
 @pytest.mark.parametrize(
@@ -277,7 +298,7 @@ def test_what_was_spoken_before_tls(client, server, protocol):
 )
 def test_from_the_middle_of_a_stream_only_what_no_chance_makes(client, protocol):
     """A byte or two may be of a record whose beginning was not captured."""
-    assert starttls(head(client), head(b""), MIDSTREAM, SYNCED) == protocol
+    assert before_tls(client, b"", MIDSTREAM) == protocol
 
 
 # from a capture
@@ -294,11 +315,7 @@ def test_a_connection_is_collected_with_all_its_columns(opener_is_client):
     assert one.side("HEAD_A", False).tolist()[0] >> 32 == 0x160301
     assert one.side("HEAD_A", True).tolist()[0] >> 32 == 0x160303
     assert one.side("KNOWN", True).tolist() == [SYNCED]
-    assert [len(one.texts[name][0]) for name in ("client_random", "server_random", "ja3", "ja4")] == [
-        32,
-        32,
-        32,
-        36,
-    ]
+    client, server = one.clients[0], one.servers[0]
+    assert list(map(len, (client.random, server.random, client.ja3, client.ja4))) == [32, 32, 32, 36]
     (shown,) = rows(one)
     assert (shown["sni"], shown["alpn"], shown["established"]) == ("server.example", "h2", True)
