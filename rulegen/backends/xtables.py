@@ -11,6 +11,7 @@ The Load command in the header adds it where it is missing.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,7 +46,15 @@ _TARGETS: Final = {"CONNMARK": "xt_connmark", "SET": "xt_set", "REJECT": "ipt_RE
 _KINDS: Final = {1: "hash:ip", 2: "hash:ip,port", 3: "hash:ip,port,ip"}
 """Any set with so many parts will do where it is only to be there."""
 
-_SETS_FIRST: Final = 'printf %s "$1" | ipset restore && exec "$0" --noflush'
+_TOO_LONG: Final = "Message too long"
+"""iptables-nft sends all rules at once, for which the kernel lets only root have a large enough buffer."""
+
+_SCRIPT: Final = """
+export XTABLES_LOCKFILE=/dev/null
+if [ -n "$1" ]; then printf %s "$1" | ipset restore || exit; fi
+exec "$0" --noflush
+"""
+"""The lock is for those who change the host's rules, and not everybody's to take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,10 +149,13 @@ def _loaded(tool: str, family: str, text: str) -> Checked:
         for name, sides in dict(_SETS.findall(text)).items()
     )
     restore = f"{tool}-restore"
-    if not sets:
-        return ask([restore, "--noflush"], text, package="iptables")
-    for command, package in (([restore, "--version"], "iptables"), (["ipset", "restore"], "ipset")):
-        checked = ask(command, sets if package == "ipset" else "", package=package)
-        if not checked.accepted:
-            return checked
-    return ask(["sh", "-c", _SETS_FIRST, restore, sets], text, package="iptables")
+    asked = ask([restore, "--version"], "", package="iptables")
+    if asked.accepted and sets:
+        asked = ask(["ipset", "restore"], sets, package="ipset")
+    if asked.accepted:
+        asked = ask(["sh", "-c", _SCRIPT, restore, sets], text, package="iptables")
+    if _TOO_LONG in asked.message and os.geteuid() != 0:
+        return Checked(
+            accepted=None, message=f"a plain user can't load so many rules at once with {tool}-nft"
+        )
+    return asked

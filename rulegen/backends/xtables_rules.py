@@ -32,7 +32,7 @@ from rulegen.backends.xtables_text import (
     limit_words,
     quoted,
 )
-from rulegen.errors import Unsupported
+from rulegen.errors import InvalidRuleset, Unsupported
 from rulegen.ir.match import Match
 from rulegen.ir.rule import Chain, Hook, Rule, Ruleset, Verdict
 
@@ -122,7 +122,7 @@ class Writer:
             self._line(base, "-m conntrack --ctstate INVALID", "", note)
         for chain in self.ruleset.chains:
             try:
-                guard = self._plan(chain.guard)
+                guard = self._plan(f"guard of {chain.name}", chain.guard)
             except CantSay as error:
                 self._refuse(f"guard of {chain.name}", error)
                 guard = ALWAYS_PLAN
@@ -180,14 +180,17 @@ class Writer:
             yield from lines
         yield "COMMIT"
 
-    def _plan(self, match: Match) -> Plan | None:
-        plan = self.dialect.plan(match)
+    def _plan(self, where: str, match: Match) -> Plan | None:
+        try:
+            plan = self.dialect.plan(match)
+        except InvalidRuleset as error:
+            raise InvalidRuleset([f"{where}: {problem}" for problem in error.problems]) from None
         return None if plan is None else plan.joined
 
     def _rule(self, chain: str, rule: Rule, after: str | None) -> str:
         """Append a rule to a chain. Returns the chain where the policy's next rule belongs."""
         families = self.dialect.families
-        plan = self._plan(rule.match)
+        plan = self._plan(f"rule {rule.name}", rule.match)
         limits = limit_words(rule.name, rule.limit, families)
         targets = [*(effect_words(effect, families) for effect in rule.effects), *self._verdict(rule, after)]
         if plan is None or not limits or not all(targets):

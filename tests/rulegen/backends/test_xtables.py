@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from analyzer.model import Side
-from rulegen.backends import emit
+from rulegen.backends import emit, xtables
+from rulegen.backends.base import Checked
 from rulegen.backends.ipset import BACKEND as IPSET
 from rulegen.backends.iptables import IP6TABLES, IPTABLES
 from rulegen.backends.xtables_rules import BASE, DEPTH_MAX
@@ -183,6 +184,25 @@ def test_the_check_asks_the_real_tool(respond, finding, backend):
         "-m set --match-set unknown src",
     ):
         assert backend.check(text.replace("COMMIT", f"-A {BASE} {wrong}\nCOMMIT")).accepted is False, wrong
+
+
+def test_a_tool_that_can_not_be_asked_is_no_refusal(respond, finding, monkeypatch):
+    text = emit(respond((finding(),), "block").ruleset, IPTABLES).text
+    fine = Checked(accepted=True, message="")
+    answers = {}
+    monkeypatch.setattr(xtables, "ask", lambda command, *_, **__: answers.get(command[0], fine))
+    monkeypatch.setattr(xtables.os, "geteuid", lambda: 1000)
+    assert IPTABLES.check(text).accepted
+    for tool, answer in (
+        ("iptables-restore", Checked(accepted=None, message="iptables-restore is not installed")),
+        ("ipset", Checked(accepted=None, message="ipset is not installed")),
+        ("sh", Checked(accepted=False, message="sendmsg() failed: Message too long")),
+    ):
+        answers.clear()
+        answers[tool] = answer
+        assert IPTABLES.check(text).accepted is None
+    monkeypatch.setattr(xtables.os, "geteuid", lambda: 0)
+    assert IPTABLES.check(text).accepted is False
 
 
 # --- verdicts -----------------------------------------------------------------------------------------------
