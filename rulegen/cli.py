@@ -44,6 +44,8 @@ tlswall rules -p heartbleed:ports=443 -p heartbleed:ports=8443,variant=strict -o
 
 tlswall rules -p min-version:min=1.2,action=reset --servers 192.0.2.0/24 --hook input -o rules.nft
 
+tlswall rules -p sni:names=a.example,*.b.example --backend bpf -o rules.bpf
+
 tlswall rules incident.pcap --policy pin:servers=192.0.2.7 --connection 17 -o rules.nft
 
 tlswall rules incident.pcap --finding DG06:client | ssh gateway nft -f -
@@ -86,7 +88,13 @@ def rules(
     ] = None,
     backend_name: Annotated[
         str,
-        typer.Option("--backend", metavar="|".join(BACKENDS), callback=one_of(BACKENDS), help="For what."),
+        typer.Option(
+            "--backend",
+            metavar="|".join(BACKENDS),
+            callback=one_of(BACKENDS),
+            help="For nftables; for iptables or ip6tables, which look at bytes with u32; for both of them,"
+            " with BPF programs (bpf); or the sets that these three look into (ipset).",
+        ),
     ] = BACKENDS[0],
     hook: Annotated[
         str,

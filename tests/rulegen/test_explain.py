@@ -118,7 +118,8 @@ def test_a_capture_by_any_name_makes_the_same_rules(respond, finding, backend, n
         backend.emit(respond(found, *wishes, name=one).ruleset).text for one in ("incident.pcap", name)
     )
     assert bare(foul) == bare(fair)
-    assert max(len(line.encode()) for line in foul.splitlines()) < 10_000
+    longest = 1024 if backend.name == "ipset" else 10_240  # buffers of the restore tools
+    assert max(len(line.encode()) for line in foul.splitlines()) < longest
     assert not any(ord(letter) < 32 and letter not in "\n\t" for letter in foul)
 
 
