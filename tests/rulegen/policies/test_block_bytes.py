@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rulegen.backends import BACKENDS, emit
+from rulegen.cli import _answer
 from rulegen.errors import Refused, WishError
 from rulegen.from_findings import Answer, answer, parse_wish
 from rulegen.handshakes import KEY, Handshake
@@ -13,6 +14,9 @@ from rulegen.ir.rule import Source
 from rulegen.policies.base import Answered, LeftAlone, Observed
 from rulegen.policies.block_bytes import POLICY, TOOLS
 from rulegen.testbed.packets import RST
+from samples.craft import tls_bytes as tls
+from samples.craft.conversation import Capture
+from samples.craft.session import begin
 from tests.rulegen.policies.handshakes import (
     TLS10,
     TLS12,
@@ -24,6 +28,7 @@ from tests.rulegen.policies.handshakes import (
     sent,
     server_hello,
 )
+from tests.rulegen.policies.ways import WAYS, load_by
 from tests.rulegen.reference import Packet, holds
 
 NFT = BACKENDS[0]
@@ -49,6 +54,23 @@ def test_tools_are_told_by_their_randoms(bench, rules_text, family):
         "block-bytes-testssl-session": 0,
         "block-bytes-robot-detect": 4,
     }
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
+def test_iptables_tells_them_too(bench, respond, family, way):
+    load_by(bench, respond((), f"block-bytes:pattern=4e6d617020,session_id={HONEST.hex()}").ruleset, way)
+    (known,) = (value for tool in TOOLS for value in tool.session_ids)
+    scans = [
+        *(client_hello(random=random) for random in RANDOMS),
+        client_hello(session_id=known),
+        client_hello(session_id=HONEST),
+        b"....Nmap ssl-heartbleed",
+    ]
+    others = [client_hello(random=HONEST), client_hello(session_id=bytes(32)), b"....Nma", b"Nmap"]
+    assert all(refused(bench, [sent(C, payload, family) for payload in scans]))
+    assert not any(refused(bench, [sent(C, payload, family) for payload in others]))
 
 
 @pytest.mark.netns
@@ -171,6 +193,24 @@ def test_rules_cite_what_was_found_in_those_connections(finding):
     assert [(one.finding, one.capture, one.packets) for one in rule.origin.citations] == [
         ("HB01", "0.pcap", (7,))
     ]
+
+
+def test_from_a_capture_that_is_read(tmp_path):
+    """A scanner that says the same hello three times, among honest clients; and one of the tools."""
+    capture = Capture()
+    for random in (HONEST, None, HONEST, None, HONEST):
+        begin("client", capture=capture).full({"random": random})
+    begin("tool", tls.TLS11, tls.ECDHE_AES_SHA, capture=capture).full({"random": RANDOMS[0]})
+    path = tmp_path / "scan.pcap"
+    capture.write(path)
+
+    wished = _answer([str(path)], wishes=[parse_wish("block-bytes")], hook="forward").ruleset
+    rules = {rule.name: rule for rule in wished.rules}
+    hello = Packet.parse(sent(C, client_hello(random=HONEST))[1])
+    assert holds(rules["block-bytes-repeated"].match, hello)
+    assert {one.finding for one in rules["block-bytes-ssltest"].origin.citations} >= {"DG13"}
+    unasked = _answer([str(path)], wishes=[], hook="forward")
+    assert "block-bytes" in {chain.policy for chain in unasked.ruleset.chains}
 
 
 def test_which_findings_it_answers(finding):
