@@ -76,15 +76,20 @@ def in_line(blocks: Mapping[Label, Block], first: Label) -> list[Label]:
     done: dict[Label, None] = {}
     opened: set[Label] = set()
 
+    def goes_on(label: Label) -> bool:
+        return isinstance(blocks[label].end, Goto)
+
     def visit(label: Label) -> None:
         if label in opened:
             if label not in done:
                 raise ValueError(f"block {label} leads to itself")
             return
         opened.add(label)
-        # What is visited last stands directly behind.
-        for following in successors(blocks[label].end):
-            visit(following)
+        # What is visited last stands directly behind. A block that ends with a Goto is better off later,
+        # next to where it leads.
+        following = sorted(successors(blocks[label].end), key=goes_on)
+        for one in reversed(following):
+            visit(one)
         done[label] = None
 
     visit(first)
