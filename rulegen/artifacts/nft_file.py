@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 from rulegen.artifacts.model import (
@@ -22,6 +24,7 @@ from rulegen.artifacts.model import (
     BaseChain,
     Chain,
     Dialect,
+    Element,
     NamedObject,
     RuleLine,
     SetContent,
@@ -29,10 +32,26 @@ from rulegen.artifacts.model import (
 )
 from rulegen.artifacts.nft_bytecode import WORD, expression
 from rulegen.artifacts.nft_sets import Printed, content, printed_element, stateful
-from rulegen.artifacts.nft_values import Expression
+from rulegen.artifacts.nft_values import (
+    Bitwise,
+    Compare,
+    CtSet,
+    Expression,
+    Immediate,
+    Lookup,
+    MetaLoad,
+    NftVerdict,
+    PayloadLoad,
+)
 from rulegen.artifacts.nft_widths import measure
 from rulegen.artifacts.sandbox import Listed, list_nft
-from rulegen.artifacts.unknown import Unknown, Unreadable
+from rulegen.artifacts.unknown import ToolMissing, Unknown, Unreadable
+
+
+def _host(number: int) -> bytes:
+    """A number of the kernel, as it lies in a register."""
+    return number.to_bytes(WORD, sys.byteorder)
+
 
 _SET: Final = re.compile(r"(?P<family>\w+) (?P<table>\S+) @(?P<name>\S+)")
 _RULE: Final = re.compile(r"(?P<family>\w+) (?P<table>\S+) (?P<chain>\S+) (?P<handle>\d+)(?: \d+)?")
@@ -41,6 +60,46 @@ _HANDLE: Final = re.compile(r" # handle (\d+)$")
 
 _SETS: Final = ("set", "map", "meter")
 _STRUCTURE: Final = ("metainfo", "table", "chain", "rule", *_SETS)
+
+_PROBE: Final = """
+table ip probe {
+	set pairs {
+		type ipv4_addr . inet_service
+		flags interval
+		elements = { 192.0.2.0/24 . 80-81 }
+	}
+	map marks {
+		type mark : verdict
+		elements = { 0x00000102 : drop }
+	}
+	chain probe {
+		ip saddr . tcp dport @pairs meta mark & 0x0000ffff vmap @marks
+		@th,0,24 >= 0x170303 ct mark set 0x00000005
+	}
+}
+"""
+_PROBE_ELEMENTS: Final = (
+    Element(key=((b"\xc0\0\2\0", b"\xc0\0\2\xff"), (b"\0\x50", b"\0\x51"))),
+    Element(key=((_host(0x102), _host(0x102)),), value=NftVerdict("drop")),
+)
+_PROBE_RULES: Final = (
+    (
+        MetaLoad(0, "l4proto"),
+        Compare(0, "eq", b"\6"),
+        PayloadLoad(0, "network", 12, 4),
+        PayloadLoad(4, "transport", 2, 2),
+        Lookup(0, "pairs", False, None, False),
+        MetaLoad(0, "mark"),
+        Bitwise(0, 0, _host(0xFFFF), _host(0)),
+        Lookup(0, "marks", False, None, True),
+    ),
+    (
+        PayloadLoad(0, "transport", 0, 3),
+        Compare(0, "gte", b"\x17\3\3"),
+        Immediate(0, _host(5)),
+        CtSet(0, "mark", None),
+    ),
+)
 
 _Key = tuple[str, str]
 """Family and name of a table."""
@@ -71,7 +130,20 @@ def read_nft(text: str) -> Artifact:
         raise Unreadable(f"{size} bytes; at most {TEXT_MAX_BYTES} are read")
     if "\0" in text:
         raise Unreadable("a zero byte", text.count("\n", 0, text.index("\0")) + 1)
+    if not _understood():
+        raise ToolMissing("this nft prints its programs in another form than nftables 1.0.6 does")
     return assemble(list_nft(text), text)
+
+
+@cache
+def _understood() -> bool:
+    """Whether a table of known meaning reads as that: what nft prints is for people, and may change."""
+    try:
+        (table,) = assemble(list_nft(_PROBE)).tables
+    except Unreadable:
+        return False
+    elements = tuple(element for content in table.sets for element in content.elements)
+    return elements == _PROBE_ELEMENTS and tuple(rule.parts for rule in table.chains[0].rules) == _PROBE_RULES
 
 
 def assemble(listed: Listed, saved: str = "") -> Artifact:

@@ -190,16 +190,17 @@ def _closed(ordered: list[Printed], width: int) -> Iterator[Element]:
 def _timed(
     elements: tuple[Element, ...], widths: tuple[int, ...], listed: Iterable[Any], expires: bool
 ) -> tuple[tuple[Element, ...], tuple[Unknown, ...]]:
-    """Add what only `-j` tells: time-outs, and the names of objects."""
+    """Add what only `-j` tells, or tells without doubt: time-outs, the names of objects, comments."""
     places = {tuple(low for low, _ in one.key): at for at, one in enumerate(elements)}
     changed = list(elements)
     unclear = []
     for item in listed:
         key, value = item if isinstance(item, list) else (item, None)
         changes: dict[str, Any] = {}
+        comment = None
         if isinstance(key, dict) and "elem" in key:
             body = key["elem"]
-            key = body.get("val")
+            key, comment = body.get("val"), body.get("comment")
             changes["timeout_s"] = body.get("timeout")
             changes["expires_s"] = body.get("expires") if expires else None
             others = body.keys() - {"val", "timeout", "expires", "comment", "counter"}
@@ -207,13 +208,13 @@ def _timed(
         if isinstance(value, str) and elements and elements[0].value is None:
             changes["value"] = value
         changes = {field: new for field, new in changes.items() if new is not None}
-        if not changes:
+        if not changes and comment is None:
             continue
         found = next((places[one] for one in _keys(key, widths) if one in places), None)
-        if found is None:
+        if found is not None:
+            changed[found] = replace(changed[found], **changes, comment=comment or changed[found].comment)
+        elif changes:
             unclear.append(Unknown("element", str(key)[:200]))
-        else:
-            changed[found] = replace(changed[found], **changes)
     return tuple(changed), tuple(unclear)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from rulegen.artifacts import (
     ToolMissing,
     Unreadable,
     dialect_of,
+    nft_file,
     read,
     read_ipset,
     read_iptables,
@@ -230,6 +232,25 @@ def test_nft_is_not_fooled(text, why):
             read_nft(text)
     except ToolMissing as error:
         pytest.skip(str(error))
+
+
+@pytest.mark.netns
+def test_an_nft_that_prints_otherwise_is_not_believed(monkeypatch, listed):
+    """Words in network order would read as other numbers, and nothing else would tell."""
+
+    def swapped(text: str) -> Listed:
+        one = list_nft(text)
+        turn = re.compile(r"(0x|element |- |^\t)([0-9a-f]{8})\b")
+        programs = turn.sub(lambda word: word[1] + bytes.fromhex(word[2])[::-1].hex(), one.programs)
+        return Listed(programs, one.json, one.interfaces)
+
+    monkeypatch.setattr(nft_file, "list_nft", swapped)
+    nft_file._understood.cache_clear()
+    try:
+        with pytest.raises(ToolMissing, match="another form"):
+            read_nft("table ip t {\n}\n")
+    finally:
+        nft_file._understood.cache_clear()
 
 
 @pytest.mark.netns

@@ -45,7 +45,7 @@ def hits(judge: Machine) -> Counter[str]:
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_rules_and_packets(ruleset_of, seed):
     chance = random.Random(seed)
     matches = [LOOKS]
@@ -57,7 +57,7 @@ def test_random_rules_and_packets(ruleset_of, seed):
             continue
         matches.append(match)
     judge = machine(emit(ruleset_of(*matches, sets=(FOUR,)), NFT).text)
-    packets = [Packet.parse(random_segment(chance).packet()) for _ in range(200)]
+    packets = [Packet.parse(random_segment(chance).packet()) for _ in range(150)]
     for packet in packets:
         judge.send(packet)
     expected = Counter(
@@ -67,7 +67,7 @@ def test_random_rules_and_packets(ruleset_of, seed):
         }
     )
     assert +hits(judge) == +expected
-    assert expected.total() > 500
+    assert expected.total() > 300
 
 
 @pytest.mark.netns

@@ -10,7 +10,8 @@ import pytest
 from rulegen.artifacts import Dialect, ToolMissing, read, read_ipset, unsupported
 from rulegen.artifacts.model import BaseChain
 from rulegen.artifacts.nft_values import Counter as Counts
-from rulegen.backends import BACKENDS, emit
+from rulegen.artifacts.xt_values import Jump
+from rulegen.backends import BACKENDS, backend_named, emit
 from rulegen.errors import Refused, WishError
 from rulegen.policies import POLICIES
 from tests.rulegen.backends.test_nft import VARIANTS
@@ -92,6 +93,19 @@ def test_the_base_chain_says_where_it_is(written, artifact, hook):
     assert all(any(isinstance(part, Counts) for part in rule.parts) for rule in base.rules)
 
 
+@pytest.mark.parametrize("name", ["iptables", "ip6tables", "bpf"])
+@pytest.mark.parametrize("hook", ["forward", "prerouting"])
+def test_the_jump_that_a_restore_can_not_make(written, artifact, name, hook):
+    """It stands in the file's head, as a command; its rules would else be reached by no packet."""
+    text = written(("block",), backend_named(name), hook=hook)
+    table = artifact(text).tables[0]
+    assert table.family == {"iptables": "ip", "ip6tables": "ip6", "bpf": None}[name]
+    base = table.chain(hook.upper())
+    assert (base.policy, base.declared) == ("accept", False)
+    assert [rule.target for rule in base.rules] == [Jump(chain="TLSWALL")]
+    assert text.splitlines()[base.rules[0].line - 1].startswith("# Load:")
+
+
 def rule_lines(text: str) -> list[tuple[str, str]]:
     """Chain and text of every rule, read from the emitted file as plainly as possible."""
     found = []
@@ -101,6 +115,8 @@ def rule_lines(text: str) -> list[tuple[str, str]]:
             chain = line.split()[1]
         elif line == "\t}":
             chain = ""
+        elif found_entrance := re.search(r"^# Load: .*? -I (\w+) -j TLSWALL;", line):
+            found.append((found_entrance[1], ""))
         elif line.startswith("-A "):
             found.append((line.split()[1], line))
         elif chain and not line.strip().startswith(("#", "type ")):
