@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, TypeAlias
 from analyzer.report.text import count
 from analyzer.wire.fields import FIELDS, Layer
 from rulegen.ir.match import (
+    ALWAYS,
     And,
     Exceeds,
     InDirection,
@@ -67,7 +68,7 @@ def compose(parts: Sequence[Part]) -> Composed:
     chains = []
     for chain in _joined(chain for part in own for chain in part.chains):
         rules: list[Rule] = []
-        for kind, group in groupby(chain.rules, _kind):
+        for kind, group in groupby(_met(chain.rules, heirs), _kind):
             run = list(group)
             rules += _composed(run, heirs, sets) if kind.any_order else run
         chains.append(replace(chain, rules=tuple(rules)))
@@ -110,6 +111,24 @@ def _final(*chains: Chain) -> bool:
     )
 
 
+def _met(rules: Iterable[Rule], heirs: dict[str, str]) -> list[Rule]:
+    """Without rules that no packet meets, because an earlier one decides about all that they match."""
+    result: dict[str, Rule] = {}
+    takers: dict[Match, str] = {}
+    for rule in rules:
+        taker = takers.get(ALWAYS) or takers.get(rule.match)
+        if taker is not None:
+            heirs[rule.name] = taker
+            result[taker] = _citing(result[taker], [rule])
+            continue
+        result[rule.name] = rule
+        if rule.verdict is Verdict.CONTINUE:
+            takers.clear()  # its effects may let an equal match hold now
+        elif rule.verdict is not Verdict.PASS and rule.limit is None:
+            takers[rule.match] = rule.name
+    return list(result.values())
+
+
 class _Kind(NamedTuple):
     verdict: Verdict
     effects: tuple[Effect, ...]
@@ -123,15 +142,9 @@ def _kind(rule: Rule) -> _Kind:
 
 def _composed(run: list[Rule], heirs: dict[str, str], sets: list[SetDeclaration]) -> list[Rule]:
     """Rules that may be tried in any order, in fewer rules."""
-    distinct: dict[Match, Rule] = {}
-    for rule in run:
-        if (first := distinct.setdefault(rule.match, rule)) is not rule:
-            heirs[rule.name] = first.name
-            distinct[rule.match] = _citing(first, [rule])
-    rules = list(distinct.values())
-    while (fewer := _merged_once(rules, heirs)) is not None:
-        rules = fewer
-    return sorted((_with_set(rule, sets) for rule in rules), key=lambda rule: cost(rule.match))
+    while (fewer := _merged_once(run, heirs)) is not None:
+        run = fewer
+    return sorted((_with_set(rule, sets) for rule in run), key=lambda rule: cost(rule.match))
 
 
 def _citing(rule: Rule, others: Iterable[Rule]) -> Rule:

@@ -227,6 +227,34 @@ def test_equal_rules_become_one_that_cites_all():
     assert result.names == ({"a": "a", "b": "b", "c": "a"},)
 
 
+def test_a_rule_that_no_packet_meets_is_left_out():
+    same = equals("tcp.dport", 443)
+    result = compose(
+        [
+            part(rule("a", same)),
+            part(rule("b", same, RESET, finding="HB01"), rule("c", equals("tcp.dport", 1))),
+        ]
+    )
+    (one,) = result.part.chains
+    assert [each.name for each in one.rules] == ["a", "c-2"]
+    assert result.names[1] == {"b": "a", "c": "c-2"}
+    assert one.rules[0].origin.citations
+    assert names(part(rule("all", ALWAYS)), part(rule("b", same, RESET))) == [["all"]]
+
+
+def test_a_rule_that_a_mark_may_let_match_again_is_not():
+    marked = Marked(1 << 28, 1 << 28)
+    sets_mark = rule("mark", equals("tcp.dport", 1), CONTINUE, effects=(SetMark(1 << 28, 1 << 28),))
+    assert names(part(rule("a", marked), sets_mark, rule("b", marked))) == [["a", "mark", "b"]]
+
+
+def test_one_policy_with_two_answers_keeps_the_first(respond):
+    ruleset = respond((), "weak-parameters:action=drop", "weak-parameters:action=reset").ruleset
+    assert {each.verdict for each in ruleset.rules} == {DROP}
+    assert len(ruleset.policies) == 2
+    emit(ruleset, NFT)
+
+
 def test_many_rules_that_differ_in_one_value_become_one():
     many = [
         rule(
