@@ -112,10 +112,11 @@ def size(request, monkeypatch):
     programs.cache_clear()
 
 
+@pytest.mark.slow
 def test_random_matches(size):
     chance = random.Random(5)
     judged = matched = cut = 0
-    for _ in range(1200):
+    for _ in range(800):
         match = random_match(chance, chance.choice((1, 2, 3, 4)))
         if asks_for(match, Lookup):
             continue
@@ -130,9 +131,9 @@ def test_random_matches(size):
             expected = means(match, Packet.parse(packet))
             assert says(compiled, packet) is expected, (match, packet.hex())
             judged, matched = judged + 1, matched + expected
-    assert judged > 20_000
+    assert judged > 13_000
     assert 0.2 < matched / judged < 0.8
-    assert cut > (200 if size < 64 else 0)
+    assert cut > (130 if size < 64 else 0)
 
 
 WIDE = (
@@ -170,12 +171,13 @@ def wide_test(chance: random.Random, centre: bytes) -> Test:
     )
 
 
+@pytest.mark.slow
 def test_wide_fields(size):
     """256 bits are compared by words of 32, intervals and masks too, in packets that end anywhere."""
     chance = random.Random(6)
     centre = bytes.fromhex("00ff80017f0000ffffffff0000000100112233445566778899aabbccddeeff00")
     judged = matched = 0
-    for number in range(400):
+    for number in range(280):
         one, other = wide_test(chance, centre), wide_test(chance, centre)
         match = (one, Not(one), And((one, other)), Or((one, Not(other))))[number % 4]
         try:
@@ -212,7 +214,7 @@ def test_wide_fields(size):
             expected = means(match, Packet.parse(packet))
             assert says(compiled, packet) is expected, (match, packet.hex())
             judged, matched = judged + 1, matched + expected
-    assert judged > 4000
+    assert judged > 2800
     assert 0.1 < matched / judged < 0.9
 
 
@@ -229,10 +231,11 @@ def random_records(chance: random.Random) -> bytes:
     return payload[: chance.choice((len(payload), chance.randrange(len(payload) + 1)))]
 
 
+@pytest.mark.slow
 def test_records_behind_records(size):
     chance = random.Random(7)
     judged = matched = 0
-    for _ in range(100):
+    for _ in range(70):
         inner = chance.choice(
             (CHANGES, OVERREAD, Not(OVERREAD), random_match(chance, 1), Present("tls.heartbeat_type"))
         )
@@ -260,7 +263,7 @@ def test_records_behind_records(size):
             expected = means(match, Packet.parse(packet))
             assert says(compiled, packet) is expected, (match, packet.hex())
             judged, matched = judged + 1, matched + expected
-    assert judged > (1500 if size < 64 else 5000)
+    assert judged > (1000 if size < 64 else 3500)
     assert 0.2 < matched / judged < 0.8
 
 
