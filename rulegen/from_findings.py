@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from analyzer.model import Action, Finding
+from analyzer.report.text import listed
 from rulegen.compose import compose
 from rulegen.errors import WishError
 from rulegen.ir.rule import Hook, Ruleset, Source
@@ -77,7 +78,9 @@ def parse_wish(text: str) -> Wish:
                 raise WishError(f"{text!r}: {key} is given twice")
             parameters[key] = after.strip()
         elif key is None:
-            raise WishError(f"{text!r}: parameters are written key=value")
+            raise WishError(
+                f"{text!r}: parameters are written key=value; `tlswall policies {name}` has them all"
+            )
         else:
             parameters[key] += f",{item.strip()}"
     return Wish(policy=name, parameters=parameters)
@@ -219,7 +222,13 @@ def _refuse_idle(wishes: Sequence[Wish], defaults: Mapping[str, str]) -> None:
     known = {parameter.name for wish in wishes for parameter in policy_named(wish.policy).parameters}
     idle = sorted(set(defaults) - known) if wishes else []
     if idle:
-        raise WishError(f"none of the policies asked for takes {' or '.join(idle)}")
+        takers = [
+            policy.name
+            for policy in POLICIES
+            if set(idle) <= {parameter.name for parameter in policy.parameters}
+        ]
+        who = f"; {listed(takers)} would" if takers else ""
+        raise WishError(f"none of the policies asked for takes {' or '.join(idle)}{who}")
 
 
 def _with_defaults(policy: Policy, wish: Wish, defaults: Mapping[str, str]) -> dict[str, str]:

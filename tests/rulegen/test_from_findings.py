@@ -102,7 +102,7 @@ def test_defaults_reach_the_policies_that_take_them(respond):
     assert (given["block"]["ttl"], given["block"]["ports"]) == ("7d", "443")
     assert given["heartbleed"]["ports"] == "443"
     assert (given["min-version"]["ports"], given["min-version"]["min"]) == ("8443", "1.2")
-    with pytest.raises(WishError, match="takes ttl"):
+    with pytest.raises(WishError, match="takes ttl; block and pin would"):
         respond((), "heartbleed", defaults={"ttl": "7d"})
 
 
