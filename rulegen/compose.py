@@ -113,20 +113,20 @@ def _final(*chains: Chain) -> bool:
 
 def _met(rules: Iterable[Rule], heirs: dict[str, str]) -> list[Rule]:
     """Without rules that no packet meets, because an earlier one decides about all that they match."""
-    result: dict[str, Rule] = {}
-    takers: dict[Match, str] = {}
+    result: list[Rule] = []
+    takers: dict[Match, int] = {}
     for rule in rules:
-        taker = takers.get(ALWAYS) or takers.get(rule.match)
+        taker = takers.get(ALWAYS, takers.get(rule.match))
         if taker is not None:
-            heirs[rule.name] = taker
+            heirs[rule.name] = result[taker].name
             result[taker] = _citing(result[taker], [rule])
             continue
-        result[rule.name] = rule
         if rule.verdict is Verdict.CONTINUE:
             takers.clear()  # its effects may let an equal match hold now
         elif rule.verdict is not Verdict.PASS and rule.limit is None:
-            takers[rule.match] = rule.name
-    return list(result.values())
+            takers[rule.match] = len(result)
+        result.append(rule)
+    return result
 
 
 class _Kind(NamedTuple):

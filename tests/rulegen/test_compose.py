@@ -242,6 +242,11 @@ def test_a_rule_that_no_packet_meets_is_left_out():
     assert names(part(rule("all", ALWAYS)), part(rule("b", same, RESET))) == [["all"]]
 
 
+def test_a_name_that_is_taken_hides_no_rule():
+    """It is for ir.check to refuse."""
+    assert names(part(rule("a", equals("tcp.dport", 1)), rule("a", equals("tcp.dport", 2)))) == [["a", "a"]]
+
+
 def test_a_rule_that_a_mark_may_let_match_again_is_not():
     marked = Marked(1 << 28, 1 << 28)
     sets_mark = rule("mark", equals("tcp.dport", 1), CONTINUE, effects=(SetMark(1 << 28, 1 << 28),))
