@@ -90,7 +90,7 @@ def read_iptables(text: str, family: str | None = None) -> Artifact:
             if generated := _GENERATED.match(line):
                 family = family or generated[1]
                 variant = variant or ("nf_tables" if generated[2] else "legacy")
-            elif line.startswith("# Load: "):
+            elif line.startswith("# Load: ") and text.startswith("# Made by tlswall "):
                 entered = [(at, *found) for found in _ENTERED.findall(line)]
             continue
         if len(line) > _LINE_MAX_CHARS:

@@ -36,7 +36,8 @@ from rulegen.artifacts.xt_values import (
     Recent,
     SetMatch,
     StatesTest,
-    TupleTest,
+    TupleAddress,
+    TuplePorts,
 )
 
 _STATES: Final = frozenset({"NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED", "SNAT", "DNAT"})
@@ -79,12 +80,13 @@ def conntrack(options: Reader) -> Match:
     )
 
 
-def _tuple(one: Given) -> TupleTest:
+def _tuple(one: Given) -> TupleAddress | TuplePorts:
+    side = one.name.removeprefix("ct").removesuffix("port")
     if one.name.endswith("port"):
-        value, mask = interval(one.values[0], PORT_MAX, SERVICES)
-    else:
-        value, mask, _ = network(one.values[0])
-    return TupleTest(side=one.name.removeprefix("ct"), value=value, mask=mask, inverted=one.inverted)
+        low, high = interval(one.values[0], PORT_MAX, SERVICES)
+        return TuplePorts(side=side, low=low, high=high, inverted=one.inverted)
+    value, mask, _ = network(one.values[0])
+    return TupleAddress(side=side, value=value, mask=mask, inverted=one.inverted)
 
 
 def state(options: Reader) -> Match:

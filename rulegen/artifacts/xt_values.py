@@ -143,15 +143,21 @@ class NumberTest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TupleTest:
-    """An address or ports of the connection's original or reply tuple."""
+class TupleAddress:
+    """An address of the connection, masked."""
 
     side: str
-    """origsrc, origdst, replsrc, repldst, or one of these with `port` behind it."""
+    """origsrc, origdst, replsrc, repldst."""
     value: int
-    """Of ports: the lowest."""
     mask: int
-    """Of ports: the highest, not a mask."""
+    inverted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuplePorts:
+    side: str
+    low: int
+    high: int
     inverted: bool = False
 
 
@@ -166,7 +172,7 @@ class Conntrack:
     status: StatesTest | None = None
     """NONE, EXPECTED, SEEN_REPLY, ASSURED, CONFIRMED."""
     expires_s: NumberTest | None = None
-    tuples: tuple[TupleTest, ...] = ()
+    tuples: tuple[TupleAddress | TuplePorts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,6 +104,8 @@ def test_the_jump_that_a_restore_can_not_make(written, artifact, name, hook):
     assert (base.policy, base.declared) == ("accept", False)
     assert [rule.target for rule in base.rules] == [Jump(chain="TLSWALL")]
     assert text.splitlines()[base.rules[0].line - 1].startswith("# Load:")
+    foreign = text.replace("# Made by tlswall", "# Made by hand", 1)
+    assert [chain.name for chain in artifact(foreign).tables[0].chains if isinstance(chain, BaseChain)] == []
 
 
 def rule_lines(text: str) -> list[tuple[str, str]]:

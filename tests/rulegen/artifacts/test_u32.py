@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import shutil
+import subprocess
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,3 +72,53 @@ def test_any_text_is_read_or_refused(text):
     except ValueError:
         return
     assert parse_u32(str(program)) == program
+
+
+def nearly(chance: random.Random) -> str:
+    """An expression at the limits, often with a fault in it."""
+
+    def some(parts, *counts):
+        return [chance.choice(parts) for _ in range(chance.choice(counts))]
+
+    def test() -> str:
+        steps = some(("&0xF", ">>4", "@ 2", " << 3", "@0x1", "& 010"), 0, 0, 1, 2, 3, 4, 9, 10)
+        values = some(("1", "2:3", " 4 : 5", "010", "0:0xffffffff", "4294967295"), 1, 1, 1, 2, 3, 10, 11)
+        return f"{chance.choice(('0', ' 6 ', '0x3C'))}{''.join(steps)}={','.join(values)}"
+
+    text = chance.choice(("&&", " && ")).join(test() for _ in range(chance.choice((1, 1, 1, 2, 3, 10, 11))))
+    if chance.random() < 0.5:
+        at = chance.randrange(len(text))
+        text = (
+            text[:at]
+            + chance.choice(("", "&", "<", ":", ",", "=", "08", "-1", "4294967296", "@", "x"))
+            + text[at + 1 :]
+        )
+    return text
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("seed", range(2))
+def test_iptables_reads_the_same(seed):
+    """What the tool takes is taken, and means what it saves; what it refuses is refused."""
+    if shutil.which("iptables-legacy") is None:
+        pytest.skip("iptables-legacy is not installed")
+    chance = random.Random(seed)
+    texts = [nearly(chance) for _ in range(120)]
+    script = (
+        "iptables-legacy -S >/dev/null || exit 3\n"
+        'while IFS= read -r text; do if iptables-legacy -A FORWARD -m u32 --u32 "$text" 2>/dev/null >&2; then '
+        "iptables-legacy -S FORWARD | sed -n 2p; iptables-legacy -F; else echo refused; fi; done"
+    )
+    command = ["unshare", "--map-root-user", "--net", "sh", "-c", script]
+    done = subprocess.run(command, input="\n".join((*texts, "")), capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"this kernel has no iptables-legacy: {done.stderr.strip()}")
+    answers = done.stdout.splitlines()
+    assert answers.count("refused") > 20
+    assert len(answers) - answers.count("refused") > 20
+    for text, answer in zip(texts, answers, strict=True):
+        try:
+            expected = f'-A FORWARD -m u32 --u32 "{parse_u32(text)}"'
+        except ValueError:
+            expected = "refused"
+        assert answer == expected, text
