@@ -83,8 +83,8 @@ def compose(parts: Sequence[Part]) -> Composed:
 
 
 def _heir(name: str, heirs: Mapping[str, str]) -> str:
-    while name in heirs:
-        name = heirs[name]
+    while (heir := heirs.get(name, name)) != name:
+        name = heir
     return name
 
 
