@@ -22,7 +22,7 @@ from rulegen.cli import BACKENDS as BACKEND_NAMES
 from rulegen.cli import HOOKS, app
 from rulegen.ir.rule import Hook
 from rulegen.policies import POLICIES
-from tests.rulegen.test_explain import HOSTILE
+from tests.rulegen.hostile_names import HOSTILE
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,6 +11,7 @@ from rulegen.backends import BACKENDS
 from rulegen.backends.base import Artifact, Fidelity, Level
 from rulegen.explain import REFUSED, explain, explanation_lines, policy_lines, possible, say
 from rulegen.policies import POLICIES, policy_named
+from tests.rulegen.hostile_names import HOSTILE
 
 
 class Second:
@@ -89,18 +90,6 @@ def test_what_only_a_capture_can_tell_is_not_told():
 
 
 # --- names that want to break out --------------------------------------------------------------------------
-
-HOSTILE = (
-    'a"; drop; comment "',
-    "a\n}\ndelete table inet other\n",
-    "a\r\n-A INPUT -j DROP\nCOMMIT\n",
-    "\x1b[2J\x1b]0;owned\x07",
-    "a' --comment ' -j ACCEPT",
-    "$(reboot) `reboot` ; | & \\",
-    "\u202e\u2028\u0085\x00",
-    "# x" * 8000,
-    "é" * 5100 + "\n-A INPUT -j DROP",
-)
 
 
 def bare(text: str) -> str:
