@@ -10,10 +10,9 @@ pyarrow is only imported when something is written: a small capture never needs 
 from __future__ import annotations
 
 import heapq
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -22,6 +21,9 @@ from analyzer import limits
 from analyzer.connections import COLUMNS, Batch, join
 from analyzer.model import Action, Finding, Severity
 from analyzer.tls.hello import ClientTexts, ServerTexts
+
+if TYPE_CHECKING:
+    import tempfile
 
 _READ_ROWS = 4096
 
@@ -38,6 +40,8 @@ class Directory:
     def file(self) -> Path:
         """A path for one more file."""
         if self._directory is None:
+            import tempfile
+
             self._directory = tempfile.TemporaryDirectory(prefix="tlswall-", ignore_cleanup_errors=True)
         self._files += 1
         return Path(self._directory.name) / f"{self._files}.arrow"

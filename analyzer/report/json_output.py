@@ -9,7 +9,6 @@ holds more than some rows. The same analysis gives the same bytes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
@@ -87,6 +86,8 @@ def _harmless(text: bytes) -> bytes:
     """
     if text.isascii() and b"\x7f" not in text:
         return text
+    import json
+
     decoded = text.decode()
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in decoded).encode()
 

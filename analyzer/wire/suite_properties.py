@@ -182,9 +182,8 @@ _KEY_EXCHANGES: Final = {
 # fmt: on
 
 _TLCP_NAME: Final = re.compile(r"(ECDHE|ECC|IBSDH|IBC|RSA)_(SM1|SM4_CBC|SM4_GCM)_(SM3|SHA1|SHA256)")
-_TLS12_NAME: Final = re.compile(r"(?:TLS|SSL)_(.+?)(_EXPORT(?:1024)?)?_WITH_(.+)")
-_CCM_WITHOUT_HASH: Final = re.compile(r".*_CCM(_8)?")
-_HASH: Final = re.compile(r"(.+)_(SHA\d*|MD5|SM3|GOSTR3411|IMIT|OMAC|NULL)")
+_EXPORTS: Final = ("_EXPORT", "_EXPORT1024")
+_HASHES: Final = frozenset((*_MAC_BYTES, "SHA512"))
 
 
 @lru_cache(maxsize=1024)
@@ -193,15 +192,17 @@ def suite_properties(code: int) -> SuiteProperties | None:
     name = CIPHER_SUITES.get(code) or UNREGISTERED_CIPHER_SUITES.get(code)
     if name is None or name.endswith("_SCSV"):
         return None
-    tlcp = _TLCP_NAME.fullmatch(name)
-    tls12 = _TLS12_NAME.fullmatch(name)
-    tls13 = tls12 is None and tlcp is None
+    exchange, with_, protection = name[len("TLS_") :].partition("_WITH_")
+    tlcp = None if with_ else _TLCP_NAME.fullmatch(name)
+    tls13 = not with_ and tlcp is None
     export = False
     if tlcp is not None:
         exchange, protection = tlcp[1], f"{tlcp[2]}_{tlcp[3]}"
         key_exchange, authentication = KeyExchange.TLCP, exchange
-    elif tls12 is not None:
-        exchange, protection, export = tls12[1], tls12[3].removesuffix("_OLD"), tls12[2] is not None
+    elif with_:
+        export = exchange.endswith(_EXPORTS)
+        exchange = exchange.partition("_EXPORT")[0]
+        protection = protection.removesuffix("_OLD")
         key_exchange, authentication = _KEY_EXCHANGES[exchange]
         if "_MGM_" in protection:  # RFC 9367: suites of TLS 1.3, named like older ones
             tls13, key_exchange, exchange, authentication = True, KeyExchange.TLS13, "", ""
@@ -210,8 +211,9 @@ def suite_properties(code: int) -> SuiteProperties | None:
     else:
         exchange, authentication, key_exchange = "", "", KeyExchange.TLS13
         protection = name.removeprefix("TLS_")
-    has_hash = None if _CCM_WITHOUT_HASH.fullmatch(protection) else _HASH.fullmatch(protection)
-    cipher, mac = (has_hash[1], has_hash[2]) if has_hash else (protection, "")
+    cipher, _, mac = protection.rpartition("_")
+    if not cipher or mac not in _HASHES:
+        cipher, mac = protection, ""
     key_bits, mode, block, mac_bytes, tag, nonce = _protection(cipher, mac)
     return SuiteProperties(
         code=code,
