@@ -10,6 +10,7 @@ pyarrow is only imported when something is written: a small capture never needs 
 from __future__ import annotations
 
 import heapq
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from analyzer.tls.hello import ClientTexts, ServerTexts
 if TYPE_CHECKING:
     import tempfile
 
-_READ_ROWS = 4096
+_READ_ROWS = 1024
 
 FindingKey = tuple[int, int, int, str, tuple[int, ...]]
 
@@ -43,6 +44,7 @@ class Directory:
             import tempfile
 
             self._directory = tempfile.TemporaryDirectory(prefix="tlswall-", ignore_cleanup_errors=True)
+            weakref.finalize(self, self._directory.cleanup)
         self._files += 1
         return Path(self._directory.name) / f"{self._files}.arrow"
 
@@ -54,7 +56,8 @@ class ConnectionSpool:
         self._directory = directory
         self._waiting: list[Batch] = []
         self._bytes = 0
-        self._files: list[Path] = []
+        self._files: list[tuple[int, Path]] = []
+        """With the first key of each."""
         self.count = 0
 
     def add(self, batch: Batch) -> None:
@@ -70,7 +73,7 @@ class ConnectionSpool:
 
     def batches(self) -> Iterator[Batch]:
         """All connections in batches of bounded size, in any order."""
-        for path in self._files:
+        for _, path in self._files:
             yield from self._read(path)
         yield from self._waiting
 
@@ -81,8 +84,11 @@ class ConnectionSpool:
         if not self._files:
             yield from self._waiting
             return
-        runs = [self._read(path) for path in self._files]
-        yield from _merged([*runs, (part for batch in self._waiting for part in _slices(batch))])
+        runs = [(first, self._read(path)) for first, path in self._files]
+        if self._waiting:
+            slices = (part for batch in self._waiting for part in _slices(batch))
+            runs.append((int(_keys(self._waiting[0])[0]), slices))
+        yield from _merged(runs)
 
     def _run(self) -> Batch:
         """What waits, as one batch in order."""
@@ -105,7 +111,7 @@ class ConnectionSpool:
         path = self._directory.file()
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table, max_chunksize=_READ_ROWS)
-        self._files.append(path)
+        self._files.append((int(_keys(batch)[0]), path))
 
     @staticmethod
     def _read(path: Path) -> Iterator[Batch]:
@@ -140,15 +146,21 @@ def _slices(batch: Batch) -> Iterator[Batch]:
         yield batch.take(np.arange(begin, min(begin + _READ_ROWS, len(batch))))
 
 
-def _merged(runs: list[Iterator[Batch]]) -> Iterator[Batch]:
-    """Merge sorted runs: always take what is below the smallest last key of the runs' current batches."""
+def _merged(runs: list[tuple[int, Iterator[Batch]]]) -> Iterator[Batch]:
+    """Merge sorted runs: always take what is below the smallest last key of the runs' current batches.
+
+    Args:
+        runs: The first key of each and its batches; a run is opened when its first key is due.
+    """
+    waiting = sorted(runs, key=lambda run: run[0], reverse=True)
     current: list[tuple[Iterator[Batch], Batch]] = []
-    for run in runs:
-        batch = next(run, None)
-        if batch is not None:
+    while current or waiting:
+        last = min((int(_keys(batch)[-1]) for _, batch in current), default=waiting[-1][0] if waiting else 0)
+        while waiting and waiting[-1][0] <= last:
+            run = waiting.pop()[1]
+            batch = next(run)
+            last = min(last, int(_keys(batch)[-1])) if current else int(_keys(batch)[-1])
             current.append((run, batch))
-    while current:
-        last = min(_keys(batch)[-1] for _, batch in current)
         ready = []
         rest = []
         for run, batch in current:

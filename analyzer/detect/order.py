@@ -14,6 +14,7 @@ import numpy as np
 
 from analyzer.detect.base import Detector, Evidence, Hit, Rule
 from analyzer.model import Action, Severity, Side
+from analyzer.tls.records import SSL2
 from analyzer.tls.state import Ev, State
 from analyzer.tls.tracker import Event, Kind
 from analyzer.wire.iana import ContentType, HandshakeType, name_of
@@ -199,20 +200,23 @@ def within(evidence: Evidence) -> Iterator[Hit]:
 
 
 def _describe(violation: list[int], side: Side, state: State, ev: Ev) -> dict[str, object]:
-    content_type = violation[Event.TYPE]
-    header = f"{content_type & 0xFF:02x}{violation[Event.VERSION]:04x}{violation[Event.LENGTH]:04x}"
+    content_type, length = violation[Event.TYPE], violation[Event.LENGTH]
+    header = f"{content_type & 0xFF:02x}{violation[Event.VERSION]:04x}{length:04x}"
+    kind = name_of(ContentType, content_type & 0xFF)
+    if content_type & SSL2:  # a header of two bytes with the top bit set, then the message's type
+        header, kind = f"{0x8000 | length:04x}{content_type & 0xFF:02x}", "SSL 2.0"
     described: dict[str, object] = {
         "side": side.name.lower(),
         "state": state.name,
         "event": ev.name,
-        "record_type": name_of(ContentType, content_type),
-        "record_length": violation[Event.LENGTH],
+        "record_type": kind,
+        "record_length": length,
         "bytes": header,
     }
     if content_type == ContentType.HANDSHAKE and ev != Ev.ENC_HANDSHAKE:
         described["message"] = name_of(HandshakeType, violation[Event.MESSAGE])
     elif content_type == ContentType.CHANGE_CIPHER_SPEC:
-        described["bytes"] = header + "01" if violation[Event.LENGTH] == 1 else header
+        described["bytes"] = header + "01" if length == 1 else header
     return described
 
 

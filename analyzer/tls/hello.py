@@ -274,7 +274,7 @@ def _client(body, n):  # type: ignore[no-untyped-def]
     flags = 0
     legacy = 0
     top = 0
-    tops = 0
+    tops = -1
     offered = 0
     heartbeat = 0
     ciphers = ciphers_size = groups = groups_size = formats = formats_size = signatures = signatures_size = 0
@@ -460,7 +460,7 @@ def _client(body, n):  # type: ignore[no-untyped-def]
     elif flags & _F_DRAFT and top < 0x0304:
         top = 0x0304
     ja4_version = legacy
-    if flags & _F_SV and tops != 0:
+    if flags & _F_SV and tops >= 0:
         ja4_version = tops
     # the shape
     _scratch[0] = legacy >> 8

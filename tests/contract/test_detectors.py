@@ -121,12 +121,9 @@ def test_evidence_is_json_and_the_same_when_it_is_read_back():
 
 
 BUILT = {
-    ("SM02", "sslv2-hello-from-server.pcap"),
-    ("SM02", "sslv2-master-key-from-server.pcap"),
-    ("SM02", "sslv2-server-hello-from-client.pcap"),
     ("DG07", "dg07-reset.pcap"),
 }
-"""Findings whose `bytes` stand for a record of SSL 2.0 or a TCP flag, and are not read from them."""
+"""Findings whose `bytes` stand for a TCP flag and are not read from the packet."""
 
 
 def test_the_bytes_that_prove_it_stand_in_the_packets_that_it_names():
