@@ -732,7 +732,7 @@ def _track(view, rows, ts, matrix, out, count, opener, opener_step, opener_at, b
                 or flags & _RESYNC
                 or (flags & _AFTER_OTHER and first != 1)
             ):  # with AFTER_OTHER: what the peer sent may have been a hello that was not recognised
-                ts[b + _STATE] = _UNKNOWN
+                ts[b + _STATE] = _next(matrix, _START, d, _JOINED_LATE)
                 if first != 1 or sync & 16:
                     ts[b + _UNORDERED] = 1
         if flags & _LOW_RUN or flags & _TEXT:
