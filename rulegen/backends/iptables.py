@@ -45,8 +45,8 @@ from rulegen.lower.u32 import needs_whole, reach_of, steps
 PORTS_MAX: Final = 15
 """Linux uapi/linux/netfilter/xt_multiport.h XT_MULTI_PORTS; a range counts for two."""
 
-FEW: Final = 4
-"""So many lines may repeat the tests that they share; more of them get a chain for what they differ in."""
+FEW: Final = 10
+"""So many lines may repeat what they share; more of them get a chain for what they differ in."""
 
 HANDSHAKE: Final = 22
 CLIENT_HELLO: Final = 1
@@ -245,14 +245,14 @@ def _listed(ranges: Iterable[Interval]) -> str:
 
 
 def _merged(every: Iterable[Step]) -> Iterator[Variants]:
-    """As few steps as can be: what has one variant in one line, and before the first that has few more."""
+    """As few steps as few lines can say."""
     pending = Step(("",))
-    for step in sorted(every, key=lambda one: len(one.variants) > 1):
+    for step in sorted(every, key=lambda one: len(one.variants)):
         clash = "" not in (pending.protocol, step.protocol) and pending.protocol != step.protocol
-        if pending != Step(("",)) and (clash or len(step.variants) > FEW or len(pending.variants) > 1):
+        if pending != Step(("",)) and (clash or len(pending.variants) * len(step.variants) > FEW):
             yield _said(pending)
             pending = Step(("",))
-        joined = tuple(f"{pending.variants[0]} {words}".strip() for words in step.variants)
+        joined = tuple(f"{one} {other}".strip() for one in pending.variants for other in step.variants)
         pending = Step(joined, pending.protocol or step.protocol)
     if pending != Step(("",)):
         yield _said(pending)
