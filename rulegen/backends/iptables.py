@@ -262,12 +262,18 @@ def _said(step: Step) -> Variants:
     return tuple(f"{step.protocol} {words}".strip() for words in step.variants)
 
 
-_LIMITS: Final = ("Not looked into: TCP inside tunnels or IPsec.",)
+_TUNNELS: Final = "Not looked into: TCP inside tunnels or IPsec."
+_EXTENSIONS: Final = (
+    "Nor, but for its ports, TCP behind IPv6 extension headers. Where nobody needs them, refuse them:",
+    'ip6tables -I FORWARD -p tcp -m u32 ! --u32 "3&0xFF=6" -j DROP',
+)
 
 IPTABLES: Final = XtablesBackend(
-    dialect=U32Dialect(name="iptables", family="ip"), suffix=".iptables.rules", limits=_LIMITS
+    dialect=U32Dialect(name="iptables", family="ip"), suffix=".iptables.rules", limits=(_TUNNELS,)
 )
 IP6TABLES: Final = XtablesBackend(
-    dialect=U32Dialect(name="ip6tables", family="ip6"), suffix=".ip6tables.rules", limits=_LIMITS
+    dialect=U32Dialect(name="ip6tables", family="ip6"),
+    suffix=".ip6tables.rules",
+    limits=(_TUNNELS, *_EXTENSIONS),
 )
 BACKENDS: Final = (IPTABLES, IP6TABLES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from itertools import product
 
 import pytest
@@ -252,6 +253,11 @@ def test_as_the_fidelity_says_extension_headers_hide_the_payload_but_not_the_por
     load_both(bench, ruleset, variant)
     assert bench.send([(Side.CLIENT, packet(V6, b"\x18", extensions=(HOP_BY_HOP,)))])[0].passed
     assert counted(bench, variant) == {"m0": 0, "m1": 0, "m2": 1}
+    (advice,) = re.findall(r"^# (ip6tables .*) -j DROP$", emit(ruleset, IP6TABLES).text, re.MULTILINE)
+    bench.command("sh", "-c", f"{advice.replace('ip6tables', f'ip6tables-{variant}')} -j DROP")
+    extended = packet(V6, b"", extensions=(HOP_BY_HOP,))
+    fates = bench.send((Side.CLIENT, one) for one in (extended, packet(V6, b""), packet(V4, b"")))
+    assert [fate.passed for fate in fates] == [False, True, True]
 
 
 @pytest.mark.netns
