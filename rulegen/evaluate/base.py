@@ -2,8 +2,8 @@
 
 In:  artifacts (rulegen.artifacts), packets of a capture.
 Out: Passing, Connection, Hit, Entry; Undecidable for what nobody can know offline.
-Source: Linux include/uapi/linux/netfilter.h for hooks and verdicts, net/netfilter/core.c nf_hook_slow for their
-    order: entries of a hook by priority, each until one drops.
+Source: Linux include/uapi/linux/netfilter.h for hooks and verdicts, net/netfilter/core.c nf_hook_slow for
+    their order: entries of a hook by priority, each until one drops.
 
 An evaluator never imports what emits rules (backends, lower, bpf.compile): a shared mistake would agree with
 itself.
@@ -112,7 +112,7 @@ class Passing:
 
     @property
     def family(self) -> str:
-        """ip or ip6."""
+        """Of its network header: ip or ip6."""
         return "ip6" if self.data[0] >> 4 == 6 else "ip"
 
 
