@@ -74,9 +74,9 @@ class Connection:
     mark: int = 0
     confirmed: bool = False
     """A packet of it got through; an entry that is not confirmed dies with its packet."""
-    packets: list[int] = field(default_factory=lambda: [0, 0])
+    packet_counts: list[int] = field(default_factory=lambda: [0, 0])
     """By direction: original, reply."""
-    bytes: list[int] = field(default_factory=lambda: [0, 0])
+    byte_counts: list[int] = field(default_factory=lambda: [0, 0])
     tuples: tuple[tuple[bytes, bytes, int, int, int], ...] = ()
     """By direction: source and destination address as on the wire, source and destination port (ICMP: id),
     protocol."""
