@@ -5,14 +5,19 @@ Out: text for `nft -f`, one transaction that replaces table inet tlswall alone; 
 Source: nft(8), grammar of 1.0.6; Linux 5.16 for @ih (commit c46b38dc8743).
 
 Text, never JSON: nft 1.0.6 can't read its own JSON of sets that are declared with `typeof @ih`.
+
+The table is never deleted and made anew: its sets are flushed and filled again. On Linux 6.18 a set that is
+made in the same step as its rules finds no intervals for some 100 us, and packets slip through; one that was
+there before holds the old elements until it has the new ones. So the kind of a set must follow from its name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
+from analyzer.wire.fields import FIELDS, Layer
 from rulegen.backends.base import Artifact, Checked
 from rulegen.backends.header import header
 from rulegen.backends.nft_rules import NAME, Writer
@@ -78,11 +83,13 @@ def _header(ruleset: Ruleset) -> Iterator[str]:
         needs=_needs(ruleset),
         commands={
             "Check": "nft -c -f FILE",
-            "Load": f"nft -f FILE    replaces table inet {TABLE} in one step, and nothing else",
+            "Load": f"nft -f FILE    replaces the rules of table inet {TABLE} in one step, and nothing else",
             "Watch": f"nft list table inet {TABLE}    counters: [name] is a rule, (name) a step towards it",
             "Remove": f"nft delete table inet {TABLE}",
         },
         limits=(
+            "Chains and sets of an earlier file that this one has not stay in the table, unused. Where nft",
+            "says `File exists`, a set of that name is of another kind: remove the table first.",
             "Not looked into: TCP inside tunnels or IPsec AH. A TCP segment is judged by itself: what of TLS",
             "starts further inside a segment, or is cut in two, is not seen unless a rule says so. Turn off",
             "receive offloads, which merge segments before rules see them: ethtool -K DEVICE gro off lro off",
@@ -101,17 +108,29 @@ def _needs(ruleset: Ruleset) -> Iterator[str]:
         yield "nft_connlimit"
 
 
+@dataclass(frozen=True, slots=True)
+class _Set:
+    name: str
+    kind: tuple[str, ...]
+    elements: tuple[str, ...] = ()
+    per_line: int = 1
+
+    def block(self, *, filled: bool) -> Iterator[str]:
+        lines = _elements(self.elements, self.per_line) if filled else ()
+        yield from _block(f"set {self.name}", (*self.kind, *lines))
+
+
 def _table(ruleset: Ruleset, writer: Writer) -> Iterator[str]:
-    yield f"table inet {TABLE} {{}}"
-    yield f"delete table inet {TABLE}"
+    sets = tuple(_sets(ruleset, writer))
     yield f"table inet {TABLE} {{"
-    for declaration in ruleset.sets:
-        yield from _set(declaration)
-    for (load, ranges), (name, _) in writer.range_sets.items():
-        yield from _range_set(name, load, ranges)
-    for name, rule in writer.counting_sets.items():
-        assert rule.limit is not None, "a set that counts is a limit's"
-        yield from _block(f"set {name}", _counting(rule.limit))
+    for one in sets:
+        yield from one.block(filled=False)
+    yield "}"
+    yield f"flush table inet {TABLE}"
+    yield from (f"flush set inet {TABLE} {one.name}" for one in sets)
+    yield f"table inet {TABLE} {{"
+    for one in sets:
+        yield from one.block(filled=True)
     yield from _block(
         f"chain {ruleset.hook}_tls",
         [
@@ -123,6 +142,15 @@ def _table(ruleset: Ruleset, writer: Writer) -> Iterator[str]:
     for name, lines in writer.chains.items():
         yield from _block(f"chain {name}", lines)
     yield "}"
+
+
+def _sets(ruleset: Ruleset, writer: Writer) -> Iterator[_Set]:
+    yield from map(_declared, ruleset.sets)
+    for (load, ranges), name in writer.range_sets.items():
+        yield _ranges(name, load, ranges)
+    for name, rule in writer.counting_sets.items():
+        assert rule.limit is not None, "a set that counts is a limit's"
+        yield _Set(name, tuple(_counting(rule.limit)))
 
 
 def _tracking(ruleset: Ruleset) -> Iterator[str]:
@@ -138,34 +166,41 @@ def _block(head: str, lines: Iterable[str]) -> Iterator[str]:
     yield ""
 
 
-def _set(declaration: SetDeclaration) -> Iterator[str]:
-    key = key_of(declaration.fields)
-    intervals = any(low != high for one in declaration.elements for low, high in one.key)
+def _declared(declaration: SetDeclaration) -> _Set:
     flags = [
         name
         for name, wanted in (
-            ("interval", intervals),
+            ("interval", _of_intervals(declaration)),
             ("dynamic", declaration.dynamic),
             ("timeout", declaration.timeout_s or any(one.timeout_s for one in declaration.elements)),
         )
         if wanted
     ]
-    lines = [f"typeof {key}"]
+    kind = [f"typeof {key_of(declaration.fields)}"]
     if flags:
-        lines.append(f"flags {','.join(flags)}")
+        kind.append(f"flags {','.join(flags)}")
     if declaration.timeout_s:
-        lines.append(f"timeout {duration(declaration.timeout_s)}")
+        kind.append(f"timeout {duration(declaration.timeout_s)}")
     if declaration.size or declaration.dynamic:
-        lines.append(f"size {declaration.size or 65535}")
+        kind.append(f"size {declaration.size or 65535}")
     if declaration.meaning:
-        lines.append(f"comment {quoted(declaration.meaning)}")
-    elements = [
+        kind.append(f"comment {quoted(declaration.meaning)}")
+    elements = (
         element(declaration.fields, one.key)
         + (f" timeout {duration(one.timeout_s)}" if one.timeout_s else "")
         + (f" comment {quoted(one.note)}" if one.note else "")
         for one in declaration.elements
-    ]
-    yield from _block(f"set {identifier('set', declaration.name)}", [*lines, *_elements(elements, 1)])
+    )
+    return _Set(identifier("set", declaration.name), tuple(kind), tuple(elements))
+
+
+def _of_intervals(declaration: SetDeclaration) -> bool:
+    """Sets of addresses and ports always are, so that one with prefixes can take the place of one without."""
+    if any(low != high for one in declaration.elements for low, high in one.key):
+        return True
+    return not declaration.dynamic and all(
+        FIELDS[field].layer is not Layer.PAYLOAD for field in declaration.fields
+    )
 
 
 def _counting(limit: Limit | ConnectionLimit) -> Iterator[str]:
@@ -182,11 +217,11 @@ def _counting(limit: Limit | ConnectionLimit) -> Iterator[str]:
     yield f"timeout {duration(max(COUNTED_MIN_S, full_s))}"
 
 
-def _range_set(name: str, load: Load, ranges: Ranges) -> Iterator[str]:
+def _ranges(name: str, load: Load, ranges: Ranges) -> _Set:
     whole = replace(load, mask=(1 << load.width_bits) - 1)
-    flags = ["flags interval"] if any(low != high for low, high in ranges) else []
-    elements = [interval(load, *pair) for pair in ranges]
-    yield from _block(f"set {name}", [f"typeof {load_words(whole)}", *flags, *_elements(elements, _PER_LINE)])
+    flags = ("flags interval",) if any(low != high for low, high in ranges) else ()
+    elements = tuple(interval(load, *pair) for pair in ranges)
+    return _Set(name, (f"typeof {load_words(whole)}", *flags), elements, _PER_LINE)
 
 
 def _elements(elements: Sequence[str], per_line: int) -> Iterator[str]:

@@ -35,7 +35,7 @@ from rulegen.ir.rule import Chain, Limit, Rule, Ruleset, Verdict
 from rulegen.lower.first_record import first_record, narrowed
 from rulegen.lower.literals import MANY, Conjunction, Has, Is, Literal, Load, Normal, Within
 from rulegen.lower.normal import lower_match
-from rulegen.lower.ranges import Ranges
+from rulegen.lower.ranges import Ranges, complement
 
 NAME: Final = "nft"
 
@@ -46,8 +46,8 @@ class Writer:
     def __init__(self, ruleset: Ruleset) -> None:
         self.ruleset = ruleset
         self.chains: dict[str, list[str]] = {}
-        self.range_sets: dict[tuple[Load, Ranges], tuple[str, str]] = {}
-        """What a set holds -> its name, and the rule that needed it first."""
+        self.range_sets: dict[tuple[Load, Ranges], str] = {}
+        """What a set holds -> its name."""
         self.counting_sets: dict[str, Rule] = {}
         self.entries: list[str] = []
         """Lines of the base chain, one per policy chain."""
@@ -178,13 +178,31 @@ class Writer:
         if not isinstance(literal, Within):
             return words(literal)
         load, ranges = literal.load, literal.ranges
-        if load.width_bits <= COMPARE_MAX_BITS and len(ranges) <= MANY:
+        if not _set_apart(load, ranges):
             return words(literal)
         key = (load, ranges)
         if key not in self.range_sets:
-            number = sum(owner == rule for _, owner in self.range_sets.values()) + 1
-            self.range_sets[key] = (identifier("ranges", rule, str(number)), rule)
-        return words(literal, self.range_sets[key][0])
+            self.range_sets[key] = self._set_name(rule, load, ranges)
+        return words(literal, self.range_sets[key])
+
+    def _set_name(self, rule: str, load: Load, ranges: Ranges) -> str:
+        """Sets of one name are of one kind, also in files with other parameters: see nft.py."""
+        kind = "ranges" if any(low != high for low, high in ranges) else "values"
+        place = load.field or f"{load.layer}-{load.byte_offset}-{load.width_bytes}"
+        name = identifier(kind, rule, place.replace(".", "-"))
+        number = sum(known.startswith(name) for known in self.range_sets.values())
+        return identifier(name, str(number + 1)) if number else name
+
+
+def _set_apart(load: Load, ranges: Ranges) -> bool:
+    """In a set with a name: what is too much for a comparison, and intervals that would need a set without.
+
+    A set without a name is a new one whenever its rule is loaded. Linux 6.18 finds no interval in a new set
+    for some 100 us after its rule is in force; packets in between would not match.
+    """
+    listed = min(ranges, complement(ranges, load.width_bits), key=len)
+    intervals = len(listed) > 1 and any(low != high for low, high in listed)
+    return intervals or len(ranges) > MANY or load.width_bits > COMPARE_MAX_BITS
 
 
 def _possible(match: Match, where: str) -> Normal:

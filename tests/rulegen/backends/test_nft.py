@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -137,7 +139,46 @@ def test_the_same_input_gives_the_same_text(respond, finding):
 def test_it_replaces_its_own_table_and_no_other(rules_text):
     text = rules_text(*ALL_POLICIES)
     statements = [line for line in text.splitlines() if line and not line.startswith(("#", "\t"))]
-    assert statements == ["table inet tlswall {}", "delete table inet tlswall", "table inet tlswall {", "}"]
+    assert {re.sub(r" (set inet tlswall) \w+$", r" \1", line) for line in statements} == {
+        "table inet tlswall {",
+        "}",
+        "flush table inet tlswall",
+        "flush set inet tlswall",
+    }
+
+
+@pytest.mark.netns
+def test_a_file_takes_the_place_of_one_with_other_parameters(bench, rules_text):
+    """Sets of one name are of one kind, whatever the parameters."""
+    texts = [rules_text(*variant) for variant in VARIANTS]
+    for text in (*texts, *reversed(texts)):
+        bench.load(text)
+        names = set(re.findall(r'comment "\[([a-z0-9-]+)\]', text))
+        assert set(bench.counters()) == names
+
+
+@pytest.mark.netns
+def test_elements_that_overlap_the_old_ones_replace_them(bench, ruleset_of):
+    def elements(low: int, high: int) -> str:
+        declaration = replace(FOUR, elements=(Element(key=((low, high),)),))
+        return emit(ruleset_of(LOOKS, sets=(declaration,)), NFT).text
+
+    for low, high in ((0xC0000200, 0xC00002FF), (0xC0000201, 0xC0000201), (0xC0000000, 0xC000FFFF)):
+        bench.load(elements(low, high))
+        listed = bench.listing()
+        assert listed.count("elements") == 1
+        assert f"{ipaddress.IPv4Address(low)}" in listed
+
+
+@pytest.mark.netns
+def test_what_was_learned_is_forgotten(bench, ruleset_of):
+    learned = SetDeclaration(name="seen", fields=("tcp.dport",), dynamic=True, timeout_s=3600)
+    text = emit(ruleset_of(Lookup(("tcp.dport",), "seen"), sets=(learned,)), NFT).text
+    bench.load(text)
+    bench.command("nft", "add element inet tlswall set_seen { 443 timeout 1h }")
+    assert "443" in bench.listing()
+    bench.load(text)
+    assert "443" not in bench.listing()
 
 
 def test_the_header_says_where_it_comes_from_and_what_to_do_with_it(respond, finding):
