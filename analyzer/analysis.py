@@ -35,10 +35,14 @@ class Analysis:
             "findings": 0,
         }
         self.failures: dict[str, str] = {}
-        directory = Directory()
-        self._connections = ConnectionSpool(directory)
-        self._findings = FindingSpool(directory)
-        self._tables = spools(tables, directory)
+        self._directory = Directory()
+        self._connections = ConnectionSpool(self._directory)
+        self._findings = FindingSpool(self._directory)
+        self._tables = spools(tables, self._directory)
+
+    def close(self) -> None:
+        """Remove what was written to disk; rows that were there can't be read any more."""
+        self._directory.close()
 
     def recorder(self, capture: int) -> Recorder | None:
         """Who keeps the tables on request for a capture; None where none was asked for."""

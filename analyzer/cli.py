@@ -15,7 +15,7 @@ from typing import Annotated, Final, TextIO
 
 import typer
 
-from analyzer.command import FOUND, fail, guarded, one_of, output, say
+from analyzer.command import FOUND, fail, guarded, keep, one_of, output, say
 from analyzer.errors import SlowKernels
 from analyzer.model import Severity
 from analyzer.report import FORMATS, Detail, Options
@@ -158,10 +158,11 @@ def analyze(
             size = sum(capture.bytes for capture in analysis.captures)
             rates = f"{packets / took:,.0f} packets/s, {byte_count(size / took)}/s"
             say(f"{count(packets, 'packet')} in {took:.2f} s: {rates}")
-        if fail_on is not None:
-            worst = next(analysis.iter_findings(), None)
-            if worst is not None and worst.severity >= Severity[fail_on.upper()]:
-                raise typer.Exit(FOUND)
+        worst = next(analysis.iter_findings(), None)
+        analysis.close()
+        keep(analysis)
+        if fail_on is not None and worst is not None and worst.severity >= Severity[fail_on.upper()]:
+            raise typer.Exit(FOUND)
 
 
 @app.command()

@@ -26,6 +26,14 @@ BROKEN_PIPE: Final = 141
 """128 + SIGPIPE: what a program has that does not ignore that signal."""
 
 
+_KEPT: Final[list[object]] = []
+
+
+def keep(value: object) -> None:
+    """Keep a large value until the process ends: to free it piece by piece takes longer than that."""
+    _KEPT.append(value)
+
+
 def say(message: str) -> None:
     """A line on standard error."""
     if sys.stderr is not None:  # None where it was closed at the start

@@ -38,6 +38,11 @@ class Directory:
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._files = 0
 
+    def close(self) -> None:
+        """Remove it now."""
+        if self._directory is not None:
+            self._directory.cleanup()
+
     def file(self) -> Path:
         """A path for one more file."""
         if self._directory is None:

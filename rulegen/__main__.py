@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 
 
 def main() -> None:
@@ -15,9 +16,18 @@ def main() -> None:
     gc.set_threshold(1_000_000, 50, 50)
     # no matrix is ever multiplied: threads that wait for one would spin for a tenth of a second
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from analyzer.command import FOUND
     from rulegen.cli import app
 
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code not in (0, FOUND):
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # all is closed, and to take a hundred thousand rows apart one by one takes longer than to write them
+        os._exit(end.code)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,9 @@ class FakeAnalysis:
             "tls_connections": len(self.connections),
         }
 
+    def close(self) -> None:
+        pass
+
     def iter_connections(self) -> Iterator[dict[str, object]]:
         return iter(self.connections)
 
