@@ -183,7 +183,7 @@ def _sentinels(batch: Batch, read: Hellos) -> Iterator[Hit]:
     dg04 = fits & seen & ~offers_13 & ~dg02 & (client & hello.MALFORMED == 0)
     for name, mask in (("DG01", dg01), ("DG02", dg02), ("DG03", marked & ~fits), ("DG04", dg04)):
         for row in _rows(mask):
-            of_12 = read.value("SERVER_FLAGS", row) & hello.SENTINEL_12 != 0
+            of_12 = read["SERVER_FLAGS"][row] & hello.SENTINEL_12 != 0
             expected = TLS13 if of_12 else TLS12  # at least that is what the server has
             severity = None
             if name == "DG03":
@@ -191,7 +191,7 @@ def _sentinels(batch: Batch, read: Hellos) -> Iterator[Hit]:
                 if offers_13[row] and version[row] < TLS13:
                     severity = Severity.MEDIUM  # such a client must refuse either mark (RFC 8446 4.1.3)
             elif name != "DG04":
-                expected = read.value("CLIENT_MAX", row)
+                expected = read["CLIENT_MAX"][row]
             yield Hit(
                 rule=name,
                 batch=batch,
@@ -199,7 +199,7 @@ def _sentinels(batch: Batch, read: Hellos) -> Iterator[Hit]:
                 packets=read.client_packets(row) + read.server_packets(row),
                 evidence={
                     "expected_version": hellos.version(expected),
-                    "seen_version": hellos.version(read.value("VERSION", row)),
+                    "seen_version": hellos.version(read["VERSION"][row]),
                     "client_offered": read.offered(row),
                     "random_tail": batch.servers[row].random[-8:].hex(),
                     **read.suite(row),
@@ -239,9 +239,9 @@ def _contradictions(batch: Batch, read: Hellos) -> Iterator[Hit]:
                 evidence={
                     "why": why,
                     "client_offered": read.offered(row),
-                    "legacy_version": hellos.version(read.value("CLIENT_VERSION", row)),
-                    "expected_version": hellos.version(read.value("CLIENT_MAX", row)),
-                    "seen_version": hellos.version(read.value("VERSION", row)),
+                    "legacy_version": hellos.version(read["CLIENT_VERSION"][row]),
+                    "expected_version": hellos.version(read["CLIENT_MAX"][row]),
+                    "seen_version": hellos.version(read["VERSION"][row]),
                     **read.suite(row),
                     **read.sni(row),
                     "bytes": read.server_bytes(row),
@@ -258,10 +258,10 @@ def _contradictions(batch: Batch, read: Hellos) -> Iterator[Hit]:
             evidence={
                 "why": "the ClientHello's record has a higher version than the hello",
                 "client_offered": read.offered(row),
-                "legacy_version": hellos.version(read.value("CLIENT_VERSION", row)),
-                "record_version": hellos.version(read.value("CLIENT_FIRST_RECORD", row)),
+                "legacy_version": hellos.version(read["CLIENT_VERSION"][row]),
+                "record_version": hellos.version(read["CLIENT_FIRST_RECORD"][row]),
                 **read.sni(row),
-                "bytes": f"16{read.value('CLIENT_FIRST_RECORD', row):04x}",
+                "bytes": f"16{read['CLIENT_FIRST_RECORD'][row]:04x}",
                 "hello_bytes": read.client_bytes(row),
             },
         )
@@ -285,7 +285,7 @@ def _posture(batch: Batch, read: Hellos) -> Iterator[Hit]:
         )
     answered = (server >= 0) | ((version == SSL2) & (batch["SERVER_HELLO_PACKET"] > 0))
     for row in _rows(answered & np.isin(version, DEPRECATED)):
-        value = read.value("VERSION", row)
+        value = read["VERSION"][row]
         yield Hit(
             rule="DG12",
             batch=batch,
@@ -297,12 +297,12 @@ def _posture(batch: Batch, read: Hellos) -> Iterator[Hit]:
                 "retired_by": _RETIRED_BY[value],
                 **read.suite(row),
                 **read.sni(row),
-                **({"bytes": read.server_bytes(row)} if read.value("SERVER_FLAGS", row) >= 0 else {}),
+                **({"bytes": read.server_bytes(row)} if read["SERVER_FLAGS"][row] >= 0 else {}),
             },
             severity=_NEGOTIATED_SEVERITY[value],
         )
     for row in _rows(seen & np.isin(batch["CLIENT_MAX"], DEPRECATED)):
-        value = read.value("CLIENT_MAX", row)
+        value = read["CLIENT_MAX"][row]
         yield Hit(
             rule="DG13",
             batch=batch,
@@ -318,7 +318,7 @@ def _posture(batch: Batch, read: Hellos) -> Iterator[Hit]:
             severity=_OFFERED_SEVERITY[value],
         )
     for row in _rows(seen & (client & hello.SSL2_FORMAT != 0)):
-        value = read.value("CLIENT_MAX", row)
+        value = read["CLIENT_MAX"][row]
         yield Hit(
             rule="DG14",
             batch=batch,

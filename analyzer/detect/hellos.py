@@ -37,54 +37,49 @@ def offered(flags: int, highest: int, bits: int) -> list[str]:
     return [*names, "TLSv1.3 draft"] if flags & hello.DRAFT_13 else names
 
 
-class Hellos:
-    """The hellos of a batch, row by row; a column becomes Python numbers once, not for every finding."""
+class Hellos(dict[str, list[int]]):
+    """The hellos of a batch: columns by name, as Python numbers, made once and not for every finding."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        self._columns: dict[str, list[int]] = {}
 
-    def value(self, column: str, row: int) -> int:
-        """One number."""
-        values = self._columns.get(column)
-        if values is None:
-            values = self._columns[column] = self._batch[column].tolist()
-        return values[row]
+    def __missing__(self, column: str) -> list[int]:
+        values: list[int] = self._batch[column].tolist()
+        self[column] = values
+        return values
 
     def offered(self, row: int) -> list[str]:
         """The versions that the ClientHello offers."""
-        return offered(
-            self.value("CLIENT_FLAGS", row), self.value("CLIENT_MAX", row), self.value("OFFERED", row)
-        )
+        return offered(self["CLIENT_FLAGS"][row], self["CLIENT_MAX"][row], self["OFFERED"][row])
 
     def client_packets(self, row: int) -> tuple[int, ...]:
         """Packets of the ClientHello, which may be cut in two: it is nearly always the first record."""
-        first, last = self.value("FIRST_TLS_PACKET", row), self.value("HELLO_PACKET", row)
+        first, last = self["FIRST_TLS_PACKET"][row], self["HELLO_PACKET"][row]
         return (first, last) if 0 < first < last else (last,)
 
     def server_packets(self, row: int) -> tuple[int, ...]:
         """The packet of the ServerHello."""
-        return (self.value("SERVER_HELLO_PACKET", row),)
+        return (self["SERVER_HELLO_PACKET"][row],)
 
     def client_bytes(self, row: int) -> str:
         """A ClientHello's version and random in hex; in SSL 2.0 format its header, type and version."""
-        if self.value("CLIENT_FLAGS", row) & hello.SSL2_FORMAT:
-            direction = self.value("CLIENT", row)
-            head, count = self.value(f"HEAD_A_{direction}", row), self.value(f"HEAD_BYTES_{direction}", row)
+        if self["CLIENT_FLAGS"][row] & hello.SSL2_FORMAT:
+            direction = self["CLIENT"][row]
+            head, count = self[f"HEAD_A_{direction}"][row], self[f"HEAD_BYTES_{direction}"][row]
             return head.to_bytes(7, "big")[7 - min(count, 7) :].hex()
         random: bytes = self._batch.clients[row].random
-        return f"{self.value('CLIENT_VERSION', row):04x}{random.hex()}"
+        return f"{self['CLIENT_VERSION'][row]:04x}{random.hex()}"
 
     def server_bytes(self, row: int) -> str:
         """A ServerHello's version and random as on the wire, in hex."""
         random: bytes = self._batch.servers[row].random
-        return f"{self.value('SERVER_LEGACY', row):04x}{random.hex()}"
+        return f"{self['SERVER_LEGACY'][row]:04x}{random.hex()}"
 
     def suite(self, row: int) -> dict[str, object]:
         """The negotiated cipher suite, where one is known."""
-        if self.value("SERVER_FLAGS", row) < 0:
+        if self["SERVER_FLAGS"][row] < 0:
             return {}
-        return {"cipher_suite": cipher_suite_name(self.value("CIPHER_SUITE", row))}
+        return {"cipher_suite": cipher_suite_name(self["CIPHER_SUITE"][row])}
 
     def sni(self, row: int) -> dict[str, object]:
         """The server name asked for, where there is one."""
