@@ -10,10 +10,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn
 
 import typer
+from typer.main import get_command_from_info, get_command_name, get_group
 
 from analyzer.errors import CaptureError
 from analyzer.report.text import visible
@@ -24,6 +26,39 @@ INTERRUPTED: Final = 130
 """128 + SIGINT, as a shell reports it."""
 BROKEN_PIPE: Final = 141
 """128 + SIGPIPE: what a program has that does not ignore that signal."""
+
+
+class _OnDemand(dict[str, Any]):
+    """Commands by name, each built when it is asked for."""
+
+    def __init__(self, app: typer.Typer) -> None:
+        self._build = partial(
+            get_command_from_info,
+            pretty_exceptions_short=app.pretty_exceptions_short,
+            rich_markup_mode=app.rich_markup_mode,
+        )
+        for info in app.registered_commands:
+            assert info.callback is not None
+            self[info.name or get_command_name(info.callback.__name__)] = info
+
+    def __getitem__(self, name: str) -> Any:
+        return self._build(super().__getitem__(name))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        info = super().get(name)
+        return default if info is None else self._build(info)
+
+
+def on_demand(app: typer.Typer) -> Any:
+    """The command that `app` is, with subcommands that are built when they are named.
+
+    Typer builds all of them, which takes longer than to analyse a small capture.
+    """
+    commands = _OnDemand(app)
+    app.registered_commands = []
+    group = get_group(app)
+    group.commands = commands
+    return group
 
 
 _KEPT: Final[list[object]] = []

@@ -16,11 +16,11 @@ def main() -> None:
     gc.set_threshold(1_000_000, 50, 50)
     # no matrix is ever multiplied: threads that wait for one would spin for a tenth of a second
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from analyzer.command import FOUND
+    from analyzer.command import FOUND, on_demand
     from rulegen.cli import app
 
     try:
-        app()
+        on_demand(app)()
     except SystemExit as end:
         if end.code not in (0, FOUND):
             raise
