@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn
 
 import typer
-from typer.main import get_command_from_info, get_command_name, get_group
+from typer.main import get_command, get_command_from_info, get_command_name
 
 from analyzer.errors import CaptureError
 from analyzer.report.text import visible
@@ -56,7 +56,7 @@ def on_demand(app: typer.Typer) -> Any:
     """
     commands = _OnDemand(app)
     app.registered_commands = []
-    group = get_group(app)
+    group: Any = get_command(app)
     group.commands = commands
     return group
 
