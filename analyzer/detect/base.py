@@ -120,6 +120,8 @@ def findings(rules: Mapping[str, Rule], hits: Iterable[Hit]) -> list[Finding]:
     return [_join(rules[group[0].rule], group) for group in joined.values()]
 
 
+_BLOCK, _TAMPERING = Action.BLOCK, Action.TAMPERING  # Python 3.11 takes its time to find an enum's member
+
 _ACTION_RANK = (Action.INFORM, Action.POSTURE, Action.CORROBORATE, Action.BLOCK, Action.TAMPERING)
 
 
@@ -143,9 +145,9 @@ def _join(rule: Rule, hits: Sequence[Hit]) -> Finding:
     capture, connection = (first.capture, None) if batch is None or row is None else batch.name(row)
     offender: str | None = None
     victims: tuple[str, ...] = ()
-    if action == Action.BLOCK:
+    if action is _BLOCK:
         offender, victims = _blame(hits)
-    elif action == Action.TAMPERING and batch is not None and row is not None:
+    elif action is _TAMPERING and batch is not None and row is not None:
         victims = (batch.endpoint(row, False), batch.endpoint(row, True))
     return Finding(
         rule.id,
