@@ -185,7 +185,9 @@ def test_findings_that_a_limit_does_not_answer(respond, finding):
 def test_sets_are_named_and_time_limited(respond, finding):
     found = (finding(), finding(offender="2001:db8::66"), finding("RL01"))
     text = emit(respond(found, "block:ttl=36h").ruleset, NFT).text
-    assert re.search(r"set set_blocked_ipv4 \{\s+typeof ip saddr\s+flags interval,timeout\s+timeout 36h", text)
+    assert re.search(
+        r"set set_blocked_ipv4 \{\s+typeof ip saddr\s+flags interval,timeout\s+timeout 36h", text
+    )
     assert '192.0.2.1 timeout 36h comment "2 findings, first HB01 incident.pcap #4",' in text
     assert '2001:db8::66 timeout 36h comment "HB01 incident.pcap #4",' in text
 
