@@ -29,7 +29,7 @@ from rulegen.ir.match import (
     any_of,
     one_of,
 )
-from rulegen.ir.rule import Chain, Citation, Hook, Origin, SetDeclaration
+from rulegen.ir.rule import Chain, Citation, Hook, Origin, SetDeclaration, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +171,27 @@ def origin(policy: str, rule: str, answered: Iterable[tuple[Observed, Answered]]
 def cite(observed: Observed) -> Citation:
     finding = observed.finding
     return Citation(finding=finding.id, capture=observed.capture, packets=finding.packets)
+
+
+# --- parameters that many policies have --------------------------------------------------------------------
+
+PORTS: Final = Parameter(name="ports", default="", meaning="server ports, 443,8443-8450; without, every port")
+SERVERS: Final = Parameter(
+    name="servers", default="", meaning="their addresses or prefixes; without, every server"
+)
+ACTION: Final = Parameter(
+    name="action", default="drop", choices=("drop", "reset"), meaning="what becomes of the packet"
+)
+
+
+def places(settings: Settings) -> tuple[tuple[Interval, ...], tuple[Network, ...]]:
+    """The ports and servers that were asked for, as PORTS and SERVERS; empty for all."""
+    return parse_ports(settings["ports"]), parse_servers(settings["servers"])
+
+
+def refusal(settings: Settings) -> Verdict:
+    """What becomes of a packet that is refused (as ACTION)."""
+    return Verdict.RESET if settings["action"] == "reset" else Verdict.DROP
 
 
 # --- reading parameters -----------------------------------------------------------------------------------

@@ -35,8 +35,7 @@ from rulegen.policies.base import (
     families,
     origin,
     parse_duration,
-    parse_ports,
-    parse_servers,
+    places,
     to_client,
     to_server,
 )
@@ -104,7 +103,7 @@ class Block(Policy):
         parsed = _blockable(address)
         if isinstance(parsed, str):
             return LeftAlone(parsed)
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
+        ports, servers = places(settings)
         if (other := elsewhere(observed, ports, servers)) is not None:
             return other
         if (ports or servers) and address == _address(observed, "server"):
@@ -115,7 +114,7 @@ class Block(Policy):
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
         ttl_s = parse_duration(settings["ttl"])
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
+        ports, servers = places(settings)
         prefixes = {version: _prefix(settings, version) for version in PREFIXES}
         side = settings["side"]
         if side == "auto":

@@ -18,8 +18,11 @@ from analyzer.model import Finding
 from rulegen.errors import WishError
 from rulegen.handshakes import KEY, Handshake
 from rulegen.ir.match import Contains, Match, Protocol, all_of, equals, one_of
-from rulegen.ir.rule import Chain, Citation, Origin, Rule, Verdict
+from rulegen.ir.rule import Chain, Citation, Origin, Rule
 from rulegen.policies.base import (
+    ACTION,
+    PORTS,
+    SERVERS,
     Answered,
     LeftAlone,
     Observed,
@@ -30,8 +33,8 @@ from rulegen.policies.base import (
     Settings,
     elsewhere,
     origin,
-    parse_ports,
-    parse_servers,
+    places,
+    refusal,
     to_server,
 )
 from rulegen.policies.hellos import CLIENT_HELLO, hello
@@ -121,11 +124,9 @@ class BlockBytes(Policy):
         Parameter(name="random", default="", meaning="randoms in hexadecimal, 32 bytes each"),
         Parameter(name="session_id", default="", meaning="session_ids in hexadecimal, 32 bytes each"),
         Parameter(name="pattern", default="", meaning="bytes anywhere in hexadecimal, 4 to 127 each"),
-        Parameter(name="ports", default="", meaning="server ports, 443,8443-8450; without, every port"),
-        Parameter(name="servers", default="", meaning="their addresses or prefixes; without, every server"),
-        Parameter(
-            name="action", default="drop", choices=("drop", "reset"), meaning="what becomes of the packet"
-        ),
+        PORTS,
+        SERVERS,
+        ACTION,
     )
     wants_connections: ClassVar[bool] = True
     wants_handshakes: ClassVar[bool] = True
@@ -135,7 +136,7 @@ class BlockBytes(Policy):
         return finding.policy == self.name or _tool(finding) is not None
 
     def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
+        ports, servers = places(settings)
         if (other := elsewhere(observed, ports, servers)) is not None:
             return other
         tool = _tool(observed.finding)
@@ -146,7 +147,7 @@ class BlockBytes(Policy):
         return Answered((_tool_rule(tool),))
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
+        ports, servers = places(settings)
         rules = tuple(_rules(settings, answered))
         if not rules:
             raise WishError(
@@ -157,7 +158,7 @@ class BlockBytes(Policy):
 
 
 def _rules(settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Iterator[Rule]:
-    verdict = Verdict.RESET if settings["action"] == "reset" else Verdict.DROP
+    verdict = refusal(settings)
     tools = TOOLS if settings["tools"] == "known" else ()
     taken = {random for tool in tools for random in tool.randoms}
 

@@ -30,11 +30,14 @@ from rulegen.ir.match import (
     between,
     one_of,
 )
-from rulegen.ir.rule import Chain, Origin, Rule, Verdict
+from rulegen.ir.rule import Chain, Origin, Rule
 from rulegen.lower.ranges import merged
 from rulegen.policies.base import (
+    ACTION,
     DIRECTION,
+    PORTS,
     RECORDS,
+    SERVERS,
     Answered,
     LeftAlone,
     Observed,
@@ -43,8 +46,8 @@ from rulegen.policies.base import (
     Policy,
     Settings,
     among,
-    parse_ports,
-    parse_servers,
+    places,
+    refusal,
     toward,
 )
 
@@ -95,8 +98,8 @@ class ContentTypes(Policy):
             meaning="refuse records of these types, or records of all other registered types",
         ),
         DIRECTION,
-        Parameter(name="ports", default="", meaning="server ports, 443,8443-8450; without, every port"),
-        Parameter(name="servers", default="", meaning="their addresses or prefixes; without, every server"),
+        PORTS,
+        SERVERS,
         Parameter(
             name="state",
             default="any",
@@ -111,9 +114,7 @@ class ContentTypes(Policy):
             choices=("pass", "drop"),
             meaning="what to do with payloads so short that they may be such a header, cut",
         ),
-        Parameter(
-            name="action", default="drop", choices=("drop", "reset"), meaning="what becomes of the packet"
-        ),
+        ACTION,
     )
     example: ClassVar[str] = "content-type:types=heartbeat"
 
@@ -125,8 +126,8 @@ class ContentTypes(Policy):
         return LeftAlone("content-type answers no finding")
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
-        verdict = Verdict.RESET if settings["action"] == "reset" else Verdict.DROP
+        ports, servers = places(settings)
+        verdict = refusal(settings)
         state = settings["state"]
         guard = toward(settings["direction"], ports, servers)
         if state != "any":

@@ -36,6 +36,8 @@ from rulegen.ir.match import (
 )
 from rulegen.ir.rule import Chain, Hook, Origin, Rule, SetMark, Verdict
 from rulegen.policies.base import (
+    ACTION,
+    SERVERS,
     Answered,
     LeftAlone,
     Observed,
@@ -43,8 +45,8 @@ from rulegen.policies.base import (
     Part,
     Policy,
     Settings,
-    parse_ports,
-    parse_servers,
+    places,
+    refusal,
     to_client,
     to_server,
     toward,
@@ -107,7 +109,7 @@ class FirstRecord(Policy):
         Parameter(
             name="ports", default="", meaning="server ports that speak TLS from the first byte; required"
         ),
-        Parameter(name="servers", default="", meaning="their addresses or prefixes; without, every server"),
+        SERVERS,
         Parameter(
             name="sslv2",
             default="refuse",
@@ -120,9 +122,7 @@ class FirstRecord(Policy):
             choices=("refuse", "pass"),
             meaning="what to do with connections of which conntrack has not seen the SYN",
         ),
-        Parameter(
-            name="action", default="drop", choices=("drop", "reset"), meaning="what becomes of the packet"
-        ),
+        ACTION,
     )
     example: ClassVar[str] = "first-record:ports=443"
 
@@ -134,10 +134,10 @@ class FirstRecord(Policy):
         return LeftAlone("first-record answers no finding")
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
+        ports, servers = places(settings)
         if not ports:
             raise WishError(f"first-record needs to know which ports speak TLS: {self.example}")
-        verdict = Verdict.RESET if settings["action"] == "reset" else Verdict.DROP
+        verdict = refusal(settings)
         sslv2 = settings["sslv2"] == "allow"
         client = all_of(to_server(ports, servers), InDirection(Direction.ORIGINAL))
         server = all_of(to_client(ports, servers), InDirection(Direction.REPLY))

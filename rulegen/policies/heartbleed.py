@@ -32,7 +32,9 @@ from rulegen.ir.match import (
 from rulegen.ir.rule import Chain, Rule, SetMark, Verdict
 from rulegen.policies.base import (
     DIRECTION,
+    PORTS,
     RECORDS,
+    SERVERS,
     Answered,
     LeftAlone,
     Observed,
@@ -43,8 +45,7 @@ from rulegen.policies.base import (
     among,
     elsewhere,
     origin,
-    parse_ports,
-    parse_servers,
+    places,
     toward,
 )
 from rulegen.policies.hellos import CHANGE_CIPHER_SPEC, HEARTBEAT, VERSION_3
@@ -92,8 +93,8 @@ class Heartbleed(Policy):
         " the server."
     )
     parameters: ClassVar[tuple[Parameter, ...]] = (
-        Parameter(name="ports", default="", meaning="server ports, 443,8443-8450; without, every port"),
-        Parameter(name="servers", default="", meaning="their addresses or prefixes; without, every server"),
+        PORTS,
+        SERVERS,
         replace(DIRECTION, meaning="whom to protect; to-client stops servers that attack clients"),
         Parameter(
             name="variant",
@@ -114,7 +115,7 @@ class Heartbleed(Policy):
         return finding.id in _OVERREAD | _ANY or finding.policy == self.name
 
     def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
+        ports, servers = places(settings)
         if (other := elsewhere(observed, ports, servers)) is not None:
             return other
         direction = "to-client" if observed.finding.id == "HB10" else "to-server"
@@ -131,7 +132,7 @@ class Heartbleed(Policy):
         return Answered(("heartbleed-overread",))
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
+        ports, servers = places(settings)
         spare = settings["encrypted"] == "pass"
         walks = spare or settings["records"] != "1"
         judged = _plaintext() if spare else all_of()

@@ -35,6 +35,7 @@ from rulegen.ir.match import (
 )
 from rulegen.ir.rule import Chain, Element, Origin, Rule, SetDeclaration, SetMark, Verdict
 from rulegen.policies.base import (
+    ACTION,
     Answered,
     LeftAlone,
     Observed,
@@ -43,8 +44,8 @@ from rulegen.policies.base import (
     Policy,
     Settings,
     families,
-    parse_ports,
-    parse_servers,
+    places,
+    refusal,
     to_server,
 )
 from rulegen.policies.hellos import (
@@ -94,9 +95,7 @@ class Learned(Policy):
         ),
         Parameter(name="ports", default="", meaning="only servers on these ports are learned and judged"),
         Parameter(name="servers", default="", meaning="only these addresses or prefixes, likewise"),
-        Parameter(
-            name="action", default="drop", choices=("drop", "reset"), meaning="what becomes of the packet"
-        ),
+        ACTION,
     )
     wants_connections: ClassVar[bool] = True
 
@@ -108,11 +107,11 @@ class Learned(Policy):
         return LeftAlone("learned answers no finding")
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
+        ports, servers = places(settings)
         lessons = learn(settings.connections, ports, servers)
         if not lessons.groups:
             raise WishError(f"learned needs known-good captures; {lessons.nothing()}")
-        refuse = Verdict.RESET if settings["action"] == "reset" else Verdict.DROP
+        refuse = refusal(settings)
         strangers = settings["strangers"] == "refuse"
         chains = [_group(group, refuse) for group in lessons.groups]
         if strangers:

@@ -32,9 +32,12 @@ from rulegen.ir.match import (
     equals,
     one_of,
 )
-from rulegen.ir.rule import Chain, Rule, Verdict
+from rulegen.ir.rule import Chain, Rule
 from rulegen.lower.ranges import Ranges, complement, merged
 from rulegen.policies.base import (
+    ACTION,
+    PORTS,
+    SERVERS,
     Answered,
     LeftAlone,
     Observed,
@@ -44,8 +47,8 @@ from rulegen.policies.base import (
     Settings,
     elsewhere,
     origin,
-    parse_ports,
-    parse_servers,
+    places,
+    refusal,
     to_client,
     to_server,
     toward,
@@ -134,11 +137,9 @@ class MinVersion(Policy):
     )
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter(name="min", default="1.2", choices=tuple(VERSIONS), meaning="lowest version that passes"),
-        Parameter(name="ports", default="", meaning="server ports, 443,8443-8450; without, every port"),
-        Parameter(name="servers", default="", meaning="their addresses or prefixes; without, every server"),
-        Parameter(
-            name="action", default="drop", choices=("drop", "reset"), meaning="what becomes of the packet"
-        ),
+        PORTS,
+        SERVERS,
+        ACTION,
         Parameter(
             name="split",
             default="pass",
@@ -157,7 +158,7 @@ class MinVersion(Policy):
         return finding.id in _FINDINGS or finding.policy == self.name
 
     def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
+        ports, servers = places(settings)
         if (other := elsewhere(observed, ports, servers)) is not None:
             return other
         lowest = VERSIONS[settings["min"]]
@@ -169,8 +170,8 @@ class MinVersion(Policy):
         return Answered(_FINDINGS.get(observed.finding.id, tuple(_FINDINGS["DG12"] + _FINDINGS["DG13"])))
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
-        verdict = Verdict.RESET if settings["action"] == "reset" else Verdict.DROP
+        ports, servers = places(settings)
+        verdict = refusal(settings)
         rules = tuple(
             Rule(
                 name=name,

@@ -38,6 +38,9 @@ from rulegen.ir.match import (
 )
 from rulegen.ir.rule import Chain, Effect, Learn, Rule, SetDeclaration, SetMark, Verdict
 from rulegen.policies.base import (
+    ACTION,
+    PORTS,
+    SERVERS,
     Answered,
     LeftAlone,
     Observed,
@@ -47,8 +50,8 @@ from rulegen.policies.base import (
     Settings,
     origin,
     parse_duration,
-    parse_ports,
-    parse_servers,
+    places,
+    refusal,
     to_client,
     to_server,
 )
@@ -148,17 +151,15 @@ class Pin(Policy):
             ),
         ),
         Parameter(name="ttl", default="24h", meaning="how long a learned session_id is followed"),
-        Parameter(name="ports", default="", meaning="server ports, 443,8443-8450; without, every port"),
-        Parameter(name="servers", default="", meaning="their addresses or prefixes; without, every server"),
+        PORTS,
+        SERVERS,
         Parameter(
             name="refuse",
             default="application-data",
             choices=("application-data", "everything"),
             meaning="what of the other connections; everything needs ports or servers",
         ),
-        Parameter(
-            name="action", default="drop", choices=("drop", "reset"), meaning="what becomes of the packet"
-        ),
+        ACTION,
     )
     wants_connections: ClassVar[bool] = True
     wants_handshakes: ClassVar[bool] = True
@@ -172,7 +173,7 @@ class Pin(Policy):
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
         pinned = choose(settings)
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
+        ports, servers = places(settings)
         chosen = bool(ports or servers)
         _sensible(settings, pinned, chosen)
         rules = (*_marking(settings, pinned), *_refusing(settings, pinned, chosen))
@@ -272,7 +273,7 @@ def _marking(settings: Settings, pinned: Pinned) -> Iterator[Rule]:
 
 
 def _refusing(settings: Settings, pinned: Pinned, chosen: bool) -> Iterator[Rule]:
-    verdict = Verdict.RESET if settings["action"] == "reset" else Verdict.DROP
+    verdict = refusal(settings)
     yield _rule(
         "pin-pinned", Marked(MARK, MARK), Verdict.PASS, "The pinned connection, or one that is followed."
     )

@@ -38,6 +38,9 @@ from rulegen.ir.match import (
 )
 from rulegen.ir.rule import Chain, ConnectionLimit, Limit, Rule, SetMark, Verdict
 from rulegen.policies.base import (
+    ACTION,
+    PORTS,
+    SERVERS,
     Answered,
     LeftAlone,
     Network,
@@ -49,8 +52,8 @@ from rulegen.policies.base import (
     elsewhere,
     families,
     origin,
-    parse_ports,
-    parse_servers,
+    places,
+    refusal,
     to_server,
     toward,
 )
@@ -112,24 +115,22 @@ class Rate(Policy):
         Parameter(name="alerts", default="50/second", meaning="packets with alerts per source, or off"),
         Parameter(name="renegotiations", default="3/minute", meaning="renegotiations per source, or off"),
         Parameter(name="open", default="100", meaning="connections that a source has open at once, or off"),
-        Parameter(name="ports", default="", meaning="server ports, 443,8443-8450; without, every port"),
-        Parameter(name="servers", default="", meaning="their addresses or prefixes; without, every server"),
-        Parameter(
-            name="action", default="drop", choices=("drop", "reset"), meaning="what becomes of the packet"
-        ),
+        PORTS,
+        SERVERS,
+        ACTION,
     )
 
     def claims(self, finding: Finding, asked: Mapping[str, str | None]) -> bool:
         return finding.policy == self.name
 
     def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
+        ports, servers = places(settings)
         if (other := elsewhere(observed, ports, servers)) is not None:
             return other
         return Answered(tuple(rule.name for rule in _rules(settings, ())))
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
+        ports, servers = places(settings)
         rules = tuple(_rules(settings, answered))
         if not rules:
             raise WishError("rate: everything is off")
@@ -138,8 +139,8 @@ class Rate(Policy):
 
 
 def _rules(settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Iterator[Rule]:
-    ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
-    refuse = Verdict.RESET if settings["action"] == "reset" else Verdict.DROP
+    ports, servers = places(settings)
+    refuse = refusal(settings)
     renegotiations = _rate(settings, "renegotiations", RENEGOTIATION_PACKETS)
     for what, rate, match in (
         ("handshakes", _rate(settings, "handshakes"), _new()),

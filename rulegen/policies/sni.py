@@ -20,6 +20,9 @@ from rulegen.ir.check import is_host_name
 from rulegen.ir.match import Match, Not, Present, Protocol, ServerName, all_of, any_of, between, equals
 from rulegen.ir.rule import Chain, Origin, Rule, Verdict
 from rulegen.policies.base import (
+    ACTION,
+    PORTS,
+    SERVERS,
     Answered,
     LeftAlone,
     Observed,
@@ -27,8 +30,8 @@ from rulegen.policies.base import (
     Part,
     Policy,
     Settings,
-    parse_ports,
-    parse_servers,
+    places,
+    refusal,
     to_server,
 )
 from rulegen.policies.hellos import CLIENT_HELLO, HANDSHAKE, VERSION_3, hello, ssl2_client_hello
@@ -67,11 +70,9 @@ class Sni(Policy):
             meaning="deny: the names are refused; allow: all others are",
         ),
         Parameter(name="names", default="", meaning="a.example,*.b.example; without, the policy is refused"),
-        Parameter(name="ports", default="", meaning="server ports, 443,8443-8450; without, every port"),
-        Parameter(name="servers", default="", meaning="their addresses or prefixes; without, every server"),
-        Parameter(
-            name="action", default="drop", choices=("drop", "reset"), meaning="what becomes of the packet"
-        ),
+        PORTS,
+        SERVERS,
+        ACTION,
     )
     example: ClassVar[str] = "sni:names=a.example"
 
@@ -86,8 +87,8 @@ class Sni(Policy):
         names = parse_names(settings["names"])
         if not names:
             raise WishError("sni: write the names, names=a.example,*.b.example")
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
-        refuse = Verdict.RESET if settings["action"] == "reset" else Verdict.DROP
+        ports, servers = places(settings)
+        refuse = refusal(settings)
         rules = _allow(names, bool(ports), refuse) if settings["mode"] == "allow" else _deny(names, refuse)
         guard = to_server(ports, servers) if ports or servers else Protocol("tcp")
         return Part(chains=(Chain(name=self.name, policy=self.name, rules=tuple(rules), guard=guard),))

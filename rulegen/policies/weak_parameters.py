@@ -20,9 +20,12 @@ from analyzer.wire.iana import cipher_suite_name
 from analyzer.wire.suite_properties import SuiteProperties, suite_properties
 from rulegen.errors import WishError
 from rulegen.ir.match import Interval, Match, Op, Test, all_of, equals, one_of
-from rulegen.ir.rule import Chain, Rule, Verdict
+from rulegen.ir.rule import Chain, Rule
 from rulegen.lower.ranges import merged
 from rulegen.policies.base import (
+    ACTION,
+    PORTS,
+    SERVERS,
     Answered,
     LeftAlone,
     Observed,
@@ -32,8 +35,8 @@ from rulegen.policies.base import (
     Settings,
     elsewhere,
     origin,
-    parse_ports,
-    parse_servers,
+    places,
+    refusal,
     to_client,
 )
 from rulegen.policies.hellos import HANDSHAKE, SERVER_HELLO, choice, hello, unjudged
@@ -96,11 +99,9 @@ class WeakParameters(Policy):
             choices=("refuse", "allow"),
             meaning="what to do with a ServerHello that turns compression on",
         ),
-        Parameter(name="ports", default="", meaning="server ports, 443,8443-8450; without, every port"),
-        Parameter(name="servers", default="", meaning="their addresses or prefixes; without, every server"),
-        Parameter(
-            name="action", default="drop", choices=("drop", "reset"), meaning="what becomes of the packet"
-        ),
+        PORTS,
+        SERVERS,
+        ACTION,
         Parameter(
             name="unjudged",
             default="pass",
@@ -115,7 +116,7 @@ class WeakParameters(Policy):
         return finding.policy == self.name or (finding.id == "DG20" and chosen in _names(tuple(CLASSES)))
 
     def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
+        ports, servers = places(settings)
         if (other := elsewhere(observed, ports, servers)) is not None:
             return other
         chosen = observed.finding.evidence.get("cipher_suite")
@@ -124,8 +125,8 @@ class WeakParameters(Policy):
         return Answered((SUITE,))
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
-        ports, servers = parse_ports(settings["ports"]), parse_servers(settings["servers"])
-        verdict = Verdict.RESET if settings["action"] == "reset" else Verdict.DROP
+        ports, servers = places(settings)
+        verdict = refusal(settings)
         rules = tuple(
             Rule(
                 name=name,
