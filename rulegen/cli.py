@@ -171,10 +171,11 @@ def rules(
         raise typer.BadParameter(
             "--connection names the one that --policy pin lets through: add --policy pin."
         )
-    from rulegen.account import account_lines, write
+    from rulegen.account import account_lines
     from rulegen.backends import backend_named, emit
     from rulegen.errors import InvalidRuleset, Refused, WishError
     from rulegen.from_findings import parse_asked, parse_wish
+    from rulegen.lines import write
 
     if output_path is not None and output_path.exists():
         for capture in map(Path, captures or ()):
@@ -226,9 +227,9 @@ def rules(
 def _explain(ruleset: Ruleset, explain_format: str) -> None:
     import json
 
-    from rulegen.account import write
     from rulegen.explain import explain, explanation_lines
     from rulegen.ir.check import check
+    from rulegen.lines import write
 
     check(ruleset)
     explained = explain(ruleset)
@@ -299,9 +300,9 @@ def show_policies(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these.")] = None,
 ) -> None:
     """Explain the policies: what each stops, costs, how it is bypassed, and which backends can say it."""
-    from rulegen.account import write
     from rulegen.errors import WishError
     from rulegen.explain import policy_lines
+    from rulegen.lines import write
     from rulegen.policies import POLICIES, policy_named
 
     with guarded():

@@ -14,7 +14,7 @@ from typing import Final
 
 from analyzer.report.text import count, visible
 from analyzer.version import VERSION
-from rulegen.account import Line, paragraph
+from rulegen.account import EMPTY, SHOWN_MAX
 from rulegen.backends import BACKENDS
 from rulegen.backends.base import Level, origin_text
 from rulegen.backends.header import rule_tracked, ruleset_needs, tracked
@@ -22,6 +22,7 @@ from rulegen.errors import InvalidRuleset, Refused, WishError
 from rulegen.from_findings import answer, parse_wish
 from rulegen.ir.match import Lookup, leaves
 from rulegen.ir.rule import Chain, ConnectionLimit, Learn, Limit, Rule, Ruleset, SetMark
+from rulegen.lines import Line
 from rulegen.policies import policy_named
 from rulegen.policies.base import Policy
 
@@ -29,8 +30,9 @@ REFUSED: Final = "refused"
 WORST: Final = (Level.EXACT, Level.WIDER, Level.NARROWER, REFUSED)
 
 _STYLES: Final = {Level.EXACT: "green", Level.WIDER: "yellow", Level.NARROWER: "yellow", REFUSED: "red"}
-_SHOWN_MAX: Final = 3000
-"""Characters of a text, a rule's origin for example; the JSON has all of it."""
+_HEAD: Final = 10
+_PARAMETER: Final = 21
+"""Characters before what is said; longer heads stand in a line of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,56 +175,57 @@ def possible(policy: Policy) -> tuple[Said, ...]:
 def explanation_lines(explained: Explanation) -> Iterator[Line]:
     """For a terminal, or for whoever reads a pipe."""
     if not explained.rules:
-        yield "No policy applies: the ruleset is empty. --policy NAME asks for one.", "bold yellow"
+        yield EMPTY
     for rule in explained.rules:
-        yield f"{rule.rule} ({rule.policy})", "bold"
-        yield from _entry("means", rule.meaning)
-        yield from _entry("does", rule.does)
-        yield from _entry("from", rule.origin)
+        yield Line(f"{rule.rule} ({rule.policy})", "bold")
+        yield _entry("means", rule.meaning)
+        yield _entry("does", rule.does)
+        yield _entry("from", rule.origin)
         if rule.needs:
-            yield from _entry("needs", f"connection tracking, for {rule.needs}")
-        for said in rule.backends:
-            yield from said_lines(said)
-        yield "", ""
+            yield _entry("needs", f"connection tracking, for {rule.needs}")
+        yield from map(said_line, rule.backends)
+        yield Line("")
     for policy in explained.policies:
-        yield f"How {policy.policy} is got around", "bold"
-        yield from paragraph(policy.bypass, "  ")
-        yield f"What {policy.policy} costs", "bold"
-        yield from paragraph(policy.costs, "  ")
-        yield "", ""
+        yield Line(f"How {policy.policy} is got around", "bold")
+        yield Line(policy.bypass, head="  ")
+        yield Line(f"What {policy.policy} costs", "bold")
+        yield Line(policy.costs, head="  ")
+        yield Line("")
     for head, texts in (("The ruleset needs", explained.needs), ("To mind", explained.remarks)):
         if texts:
-            yield head, "bold"
+            yield Line(head, "bold")
         for text in texts:
-            yield from paragraph(visible(text), "  ")
+            yield Line(visible(text, SHOWN_MAX), head="  ")
 
 
-def said_lines(said: Said) -> Iterator[Line]:
+def said_line(said: Said) -> Line:
     """One backend, its fidelity and the sentence."""
     text = f"{said.level}: {'; '.join(said.notes)}" if said.notes else said.level
-    yield from _entry(said.backend, text, _STYLES[said.level])
+    return _entry(said.backend, text, _STYLES[said.level])
 
 
-def _entry(head: str, text: str, style: str = "") -> Iterator[Line]:
-    yield from paragraph(visible(text, _SHOWN_MAX), f"  {head:10}", style)
+def _entry(head: str, text: str, style: str = "") -> Line:
+    return Line(visible(text, SHOWN_MAX), style, head=f"  {head:{_HEAD}}")
 
 
 def policy_lines(policies: Iterable[Policy]) -> Iterator[Line]:
     """The policies' own words, and what the backends make of each."""
     for policy in policies:
-        yield policy.name, "bold"
-        yield from _entry("stops", policy.stops)
-        yield from _entry("costs", policy.costs)
-        yield from _entry("bypass", policy.bypass)
+        yield Line(policy.name, "bold")
+        yield _entry("stops", policy.stops)
+        yield _entry("costs", policy.costs)
+        yield _entry("bypass", policy.bypass)
         for parameter in policy.parameters:
             choices = f" ({', '.join(parameter.choices)})" if parameter.choices else ""
-            text = f"{parameter.meaning}{choices}"
-            yield from paragraph(text, f"  {f'{parameter.name}={parameter.default}':20} ")
+            head = f"{parameter.name}={parameter.default}"
+            if len(head) >= _PARAMETER:
+                yield Line(head, head="  ")
+                head = ""
+            yield Line(f"{parameter.meaning}{choices}", head=f"  {head:{_PARAMETER}}")
         if policy.example != policy.name:
-            yield from _entry("example", policy.example)
+            yield _entry("example", policy.example)
         said = possible(policy)
-        for one in said:
-            yield from said_lines(one)
+        yield from map(said_line, said)
         if not said:
-            yield from _entry("backends", "not known before there is a capture to make rules from")
-        yield "", ""
+            yield _entry("backends", "not known before there is a capture to make rules from")
+        yield Line("")

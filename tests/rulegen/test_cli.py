@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import subprocess
@@ -15,7 +14,6 @@ import pytest
 from typer.testing import CliRunner
 
 import analyzer
-from rulegen.account import write
 from rulegen.backends import BACKENDS
 from rulegen.backends.base import Checked
 from rulegen.cli import BACKENDS as BACKEND_NAMES
@@ -228,18 +226,6 @@ def test_the_explanation_as_json():
 def test_nothing_to_explain_is_said(pipeline, capture):
     pipeline.findings = []
     assert "the ruleset is empty" in run("rules", capture, "--explain").stdout
-
-
-def test_a_terminal_gets_colour(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    out = Terminal()
-    write(iter([("heartbleed", "bold")]), out)
-    assert out.getvalue() == "\x1b[1mheartbleed\x1b[0m\n"
 
 
 @pytest.mark.netns

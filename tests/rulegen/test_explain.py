@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 
@@ -10,6 +11,7 @@ import pytest
 from rulegen.backends import BACKENDS
 from rulegen.backends.base import Artifact, Fidelity, Level
 from rulegen.explain import REFUSED, explain, explanation_lines, policy_lines, possible, say
+from rulegen.lines import write
 from rulegen.policies import POLICIES, policy_named
 from tests.rulegen.hostile_names import HOSTILE
 
@@ -32,7 +34,9 @@ def two_backends(monkeypatch):
 
 
 def text_of(lines) -> str:
-    return "\n".join(line for line, _ in lines)
+    out = io.StringIO()
+    write(lines, out)
+    return out.getvalue()
 
 
 def test_every_rule_is_explained(respond, finding):
@@ -115,6 +119,6 @@ def test_a_capture_by_any_name_makes_the_same_rules(respond, finding, backend, n
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 def test_an_explanation_shows_any_name_harmless(respond, finding, name):
     explained = explain(respond((finding("HB01"),), name=name).ruleset)
-    text = "".join(line for line, _ in explanation_lines(explained))
-    assert text.isprintable()
+    text = text_of(explanation_lines(explained))
+    assert text.replace("\n", "").isprintable()
     assert json.loads(json.dumps(explained.plain()))["rules"][0]["origin"].startswith(name)

@@ -299,7 +299,7 @@ def test_what_the_capture_does_show_is_not_called_missing():
 def test_the_remarks_are_in_the_file_and_in_the_account():
     result = learned(*GOOD)
     artifact = emit(result.ruleset, NFT)
-    account = " ".join(text.strip() for text, _ in account_lines(result, artifact))
+    account = [line.text for line in account_lines(result, artifact)]
     for remark in result.ruleset.remarks:
         assert f"# Mind:     {remark}\n" in artifact.text
         assert remark in account
