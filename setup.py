@@ -12,6 +12,7 @@ from setuptools import Extension, setup
 KERNELS = (
     "analyzer.capture.framing",
     "analyzer.columns.decode",
+    "analyzer.columns.json_rows",
     "analyzer.flows.table",
     "analyzer.streams.reassembly",
     "analyzer.tls.records",

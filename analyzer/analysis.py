@@ -6,15 +6,16 @@ from collections.abc import Collection, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from analyzer import connections
+from analyzer import connection_json, connections
 from analyzer.capture import CaptureInfo
 from analyzer.connections import Batch
 from analyzer.model import Finding
 from analyzer.spool import ConnectionSpool, Directory, FindingSpool
-from analyzer.tables import Recorder, spools
+from analyzer.tables import Recorder, TableSpool, spools
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 
 class Analysis:
@@ -64,6 +65,16 @@ class Analysis:
         for batch in self._connections.in_order():
             yield from connections.rows(batch)
 
+    def connections_json(self, *, begin: bytes, between: bytes) -> Iterator[bytes]:
+        """The same rows as JSON objects, several at a time.
+
+        Args:
+            begin: What an object begins with: `{`, or what else is to be in it with a comma behind.
+            between: What stands between two objects.
+        """
+        for batch in self._connections.in_order():
+            yield connection_json.connections_json(batch, begin=begin, between=between)
+
     def iter_findings(self) -> Iterator[Finding]:
         """Findings, worst first, then by capture and connection."""
         return iter(self._findings.in_order())
@@ -102,9 +113,16 @@ class Analysis:
         """Certificates sent in clear (analyze(..., tables=["certificates"]))."""
         return self._frame("certificates")
 
+    def arrow(self, name: str) -> pa.Table | None:
+        """A table that was kept, as it was stored; None where it has no rows."""
+        return self._kept(name).table()
+
     def _frame(self, name: str) -> pd.DataFrame:
         from analyzer import frames
 
+        return frames.table(name, self._kept(name))
+
+    def _kept(self, name: str) -> TableSpool:
         if name not in self._tables:
             raise ValueError(f'the table was not kept: call analyze(..., tables=["{name}"])')
-        return frames.table(name, self._tables[name])
+        return self._tables[name]

@@ -285,7 +285,8 @@ def starttls(heads: tuple[int, ...]) -> str | None:
 
 
 @lru_cache(maxsize=4096)
-def _offered(raw: bytes) -> tuple[str, ...]:
+def protocols(raw: bytes) -> tuple[str, ...]:
+    """The protocols of an ALPN list as on the wire."""
     names = []
     at = 0
     while at < len(raw):
@@ -299,7 +300,8 @@ def text(raw: bytes) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
-def _alerts(packed: str) -> list[dict[str, object]]:
+def alert_rows(packed: str) -> list[dict[str, object]]:
+    """The alerts of a connection, from Batch.alerts."""
     alerts: list[dict[str, object]] = []
     for one in packed.split(";")[:-1]:
         side, level, description, packet = map(int, one.split(" "))
@@ -336,7 +338,7 @@ def rows(batch: Batch) -> Iterator[dict[str, object]]:
         np.where(negotiated, batch["CIPHER_SUITE"], -1).tolist(),
         map(RESUMED.__getitem__, batch["RESUMED"].tolist()),
         (batch["ESTABLISHED"] != 0).tolist(), (batch["RETRIED"] != 0).tolist(),
-        batch.clients, batch.servers, batch.alerts, _preludes(batch), _syncs(batch),
+        batch.clients, batch.servers, batch.alerts, preludes(batch), _named(sync_of, sync_codes(batch)),
         strict=True,
     ):  # fmt: skip
         yield {
@@ -352,14 +354,14 @@ def rows(batch: Batch) -> Iterator[dict[str, object]]:
             "cipher_suite_code": suite if suite >= 0 else None,
             "sni": text(sni) if sni else None,
             "alpn": text(selected) if selected else None,
-            "alpn_offered": _offered(offered) if offered else (),
+            "alpn_offered": protocols(offered),
             "resumed": resumed,
             "established": established,
             "hello_retry": retried,
             "ja3": ja3 or None,
             "ja3s": ja3s or None,
             "ja4": ja4 or None,
-            "alerts": _alerts(alerts) if alerts else (),
+            "alerts": alert_rows(alerts) if alerts else (),
             "starttls": prelude,
             "sync": sync,
         }
@@ -378,27 +380,29 @@ def _named(name: Callable[[int], _Name], values: npt.NDArray[np.int64]) -> Itera
     return map({number: name(number) for number in set(numbers)}.__getitem__, numbers)
 
 
-def _syncs(batch: Batch) -> Iterator[dict[str, str]]:
-    """Since when each side is known: a few combinations."""
+def sync_codes(batch: Batch) -> npt.NDArray[np.int64]:
+    """Since when each side is known, as a number that sync_of explains: there are a few combinations."""
     known = [batch.side("KNOWN", server) for server in (False, True)]
     gaps = [batch.side("GAPS", server) != 0 for server in (False, True)]
-
-    def described(key: int) -> dict[str, str]:
-        return {"client": _sync(key >> 5 & 3, key >> 4 & 1), "server": _sync(key >> 1 & 3, key & 1)}
-
-    return _named(described, known[0] << 5 | gaps[0] << 4 | known[1] << 1 | gaps[1])
+    codes: npt.NDArray[np.int64] = known[0] << 5 | gaps[0] << 4 | known[1] << 1 | gaps[1]
+    return codes
 
 
-def _preludes(batch: Batch) -> list[str | None]:
+def sync_of(code: int) -> dict[str, str]:
+    """Since when the sides are known, in words."""
+    return {"client": _sync(code >> 5 & 3, code >> 4 & 1), "server": _sync(code >> 1 & 3, code & 1)}
+
+
+def preludes(batch: Batch) -> list[str | None]:
     """What was spoken before TLS; nothing, where the client or else the server begins with a TLS record."""
     names = ("HEAD_A", "HEAD_B", "HEAD_BYTES")
     heads = [batch.side(name, server) for name in names for server in (False, True)]
     first = np.where(heads[4] > 0, heads[0], heads[1]) >> 40
     whole = np.where(heads[4] > 0, heads[4], heads[5]) >= 7
     records = whole & (first >= 0x1403) & (first <= 0x1803) & (first & 0xFF == 3)
-    preludes: list[str | None] = [None] * len(batch)
+    found: list[str | None] = [None] * len(batch)
     others = np.flatnonzero(~records)
     heads += [batch.side("KNOWN", server) for server in (False, True)]
     for row, *head in zip(others.tolist(), *(column[others].tolist() for column in heads), strict=True):
-        preludes[row] = starttls(tuple(head))
-    return preludes
+        found[row] = starttls(tuple(head))
+    return found

@@ -20,7 +20,7 @@ from analyzer import connections, limits
 from analyzer.analysis import Analysis
 from analyzer.capture import CaptureInfo, CaptureIssue, RawPackets, framing
 from analyzer.capture.source import open_capture
-from analyzer.columns import decode
+from analyzer.columns import decode, json_rows
 from analyzer.columns.fragments import FragmentReassembler
 from analyzer.columns.packets import Columns
 from analyzer.columns.schema import Kind as PacketKind
@@ -116,7 +116,7 @@ def analyze(
 
 def uncompiled() -> tuple[str, ...]:
     """Kernels that run as plain Python, because no compiler worked when tlswall was installed."""
-    kernels = (framing, decode, table, reassembly, records, tracker, hello, nf_conntrack_tls)
+    kernels = (framing, decode, table, reassembly, records, tracker, hello, nf_conntrack_tls, json_rows)
     return tuple(kernel.__name__ for kernel in kernels if not kernel.COMPILED)
 
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 # A stage may import itself, what stands before it, and what is open to all.
 ANALYZER = (
-    "wire", "capture", "columns", "flows", "streams", "tls", "connections", "detect", "spool", "tables",
+    "wire", "capture", "columns", "flows", "streams", "tls", "connections", "connection_json", "detect", "spool", "tables",
     "frames", "analysis", "profile",
     "pipeline", "report", "crosscheck", "version", "command", "cli", "__main__",
 )  # fmt: skip

@@ -32,6 +32,10 @@ class Analysed(Protocol):
         """Rows as in the published schema, in connection order."""
         ...
 
+    def connections_json(self, *, begin: bytes, between: bytes) -> Iterator[bytes]:
+        """The same rows as JSON objects, several at a time; see analyzer.Analysis.connections_json."""
+        ...
+
     def iter_findings(self) -> Iterator[Finding]:
         """Worst first, then by connection."""
         ...

@@ -94,10 +94,10 @@ def _harmless(text: bytes) -> bytes:
 
 def render_json(analysis: Analysed, out: BinaryIO, options: Options) -> None:
     out.write(b"{%s" % dumps(_header(options))[1:-1])
-    _array(out, b"captures", map(capture_row, analysis.captures))
+    _array(out, b"captures", _chunks(map(capture_row, analysis.captures), _NEXT_ROW))
     out.write(b',\n"totals":%s' % dumps(dict(analysis.totals)))
-    _array(out, b"connections", analysis.iter_connections())
-    _array(out, b"findings", map(finding_row, analysis.iter_findings()))
+    _array(out, b"connections", analysis.connections_json(begin=b"{", between=_NEXT_ROW))
+    _array(out, b"findings", _chunks(map(finding_row, analysis.iter_findings()), _NEXT_ROW))
     out.write(b"}\n")
 
 
@@ -108,9 +108,11 @@ def render_ndjson(analysis: Analysed, out: BinaryIO, options: Options) -> None:
         severities[finding.severity.name.lower()] += 1
         return {"type": "finding", **finding_row(finding)}
 
-    _lines(out, ({"type": "capture", **capture_row(capture)} for capture in analysis.captures))
-    _lines(out, ({"type": "connection", **row} for row in analysis.iter_connections()))
-    _lines(out, map(counted, analysis.iter_findings()))
+    _lines(
+        out, _chunks(({"type": "capture", **capture_row(capture)} for capture in analysis.captures), b"\n")
+    )
+    _lines(out, analysis.connections_json(begin=b'{"type":"connection",', between=b"\n"))
+    _lines(out, _chunks(map(counted, analysis.iter_findings()), b"\n"))
     summary = {"type": "summary", **_header(options), "totals": dict(analysis.totals), "findings": severities}
     out.write(dumps(summary) + b"\n")
 
@@ -123,24 +125,28 @@ def _header(options: Options) -> dict[str, object]:
     return {"schema": SCHEMA, "tool": {"name": "tlswall", "version": VERSION}, "profile": options.profile}
 
 
-def _array(out: BinaryIO, name: bytes, rows: Iterable[object]) -> None:
+_NEXT_ROW: Final = b",\n"
+
+
+def _array(out: BinaryIO, name: bytes, chunks: Iterable[bytes]) -> None:
     out.write(b',\n"%s":[' % name)
     before = b"\n"
-    for chunk in _chunks(rows):
-        out.write(before + _harmless(b",\n".join(map(_encoded, chunk))))
-        before = b",\n"
+    for chunk in chunks:
+        out.write(before + _harmless(chunk))
+        before = _NEXT_ROW
     out.write(b"]" if before == b"\n" else b"\n]")
 
 
-def _lines(out: BinaryIO, rows: Iterable[object]) -> None:
-    for chunk in _chunks(rows):
-        out.write(_harmless(b"\n".join(map(_encoded, chunk))) + b"\n")
+def _lines(out: BinaryIO, chunks: Iterable[bytes]) -> None:
+    for chunk in chunks:
+        out.write(_harmless(chunk) + b"\n")
 
 
-def _chunks(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
+def _chunks(rows: Iterable[_Row], between: bytes) -> Iterator[bytes]:
+    """Some rows at a time, as JSON with `between` in between."""
     source = iter(rows)
     while chunk := list(islice(source, ROWS_AT_ONCE)):
-        yield chunk
+        yield between.join(map(_encoded, chunk))
 
 
 def _plain(value: object) -> object:

@@ -10,6 +10,7 @@ import pytest
 
 from analyzer.capture import CaptureInfo, CaptureIssue
 from analyzer.model import Action, Finding, Severity
+from analyzer.report.json_output import dumps
 
 HOSTILE = "evil\x1b]0;owned\x07\x9b31m[red]\u202etxt.\ud800.example"
 """What a host name from the wire may hold: terminal controls, rich's markup, a bidirectional override."""
@@ -86,6 +87,10 @@ class FakeAnalysis:
 
     def iter_connections(self) -> Iterator[dict[str, object]]:
         return iter(self.connections)
+
+    def connections_json(self, *, begin: bytes, between: bytes) -> Iterator[bytes]:
+        if self.connections:
+            yield between.join(begin + dumps(row)[1:] for row in self.connections)
 
     def iter_findings(self) -> Iterator[Finding]:
         return iter(sorted(self.findings, key=lambda found: (-found.severity, found.connection or 0)))

@@ -88,11 +88,11 @@ def test_output_to_a_file(pipeline, tmp_path):
 
 
 def test_a_report_that_fails_half_way_leaves_the_old_file(pipeline, analysis, monkeypatch, tmp_path):
-    def broken():
-        yield analysis.connections[0]
+    def broken(**_):
+        yield b"{}"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(analysis, "iter_connections", broken)
+    monkeypatch.setattr(analysis, "connections_json", broken)
     path = tmp_path / "report.json"
     path.write_text("old")
     result = run("analyze", "incident.pcap", "--format", "json", "-o", path)
