@@ -27,9 +27,6 @@ HOOKS: Final = ("forward", "input", "output", "prerouting")
 BACKENDS: Final = ("nft", "iptables", "ip6tables", "bpf", "ipset")
 """Names of rulegen.backends.BACKENDS."""
 
-_SETS_APART: Final = ("iptables", "ip6tables", "bpf")
-"""Backends of which the sets are in a file of their own, that of ipset."""
-
 FORMATS: Final = ("text", "json")
 
 _EXAMPLES: Final = """Examples:
@@ -218,7 +215,7 @@ def rules(
                 if checked.accepted is None
                 else f"{backend.name} accepts the rules"
             )
-        if answer.ruleset.sets and backend.name in _SETS_APART:
+        if artifact.sets_apart:
             say("these rules look into sets: load what --backend ipset makes of the same command first")
         with output(output_path) as out:
             out.write(artifact.text.encode())

@@ -15,7 +15,7 @@ from typing import Final
 from analyzer.report.text import count, visible
 from analyzer.version import VERSION
 from rulegen.account import EMPTY, SHOWN_MAX
-from rulegen.backends import BACKENDS
+from rulegen.backends import BACKENDS, ipset
 from rulegen.backends.base import Level, origin_text
 from rulegen.backends.header import rule_tracked, ruleset_needs, tracked
 from rulegen.errors import InvalidRuleset, Refused, WishError
@@ -127,9 +127,14 @@ def _alone(ruleset: Ruleset, chain: Chain, rule: Rule) -> Ruleset:
 
 
 def say(ruleset: Ruleset) -> tuple[Said, ...]:
-    """What each backend makes of a ruleset: its least faithful rule, or all that it can't say."""
+    """What each backend makes of a ruleset: its least faithful rule, or all that it can't say.
+
+    The backend of sets is asked only where there are some.
+    """
     said = []
     for backend in BACKENDS:
+        if backend.name == ipset.NAME and not ruleset.sets:
+            continue
         try:
             fidelity = backend.emit(ruleset).fidelity
         except Refused as refused:

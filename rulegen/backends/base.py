@@ -43,6 +43,8 @@ class Artifact:
     text: str
     fidelity: tuple[Fidelity, ...]
     """One per rule, in their order."""
+    sets_apart: tuple[str, ...] = ()
+    """Names of sets that it looks into and that are in the file of another backend, which comes first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

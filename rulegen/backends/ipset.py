@@ -73,7 +73,8 @@ class IpsetBackend:
                 refusals.append(Unsupported(NAME, f"set {declaration.name}", str(error)))
         if refusals:
             raise Refused(refusals)
-        notes = ("only the sets are in this file; the rules are in the file of another backend",)
+        held = "only the sets are" if ruleset.sets else "there is no set"
+        notes = (f"{held} in this file; the rules are in the file of another backend",)
         return Artifact(
             backend=NAME,
             text="\n".join((*_header(ruleset), "", *lines, "")),
@@ -91,18 +92,22 @@ BACKEND: Final = IpsetBackend()
 
 
 def _header(ruleset: Ruleset) -> Iterator[str]:
-    names = [set_name(declaration.name) for declaration in ruleset.sets]
+    each = f"ipset list -n | grep ^{set_name('')} | xargs -rn1 ipset"
+    place = "the files of iptables, ip6tables and bpf look into these sets"
+    commands = {
+        "Check": "unshare --net ipset restore -file FILE    loads it where it does nothing",
+        "Load": "ipset restore -file FILE    before the rules; later again, to fill the sets anew",
+        "Watch": f"{each} list",
+        "Remove": f"{each} destroy    after the rules; all sets of tlswall",
+    }
     for line in header(
         ruleset,
         made_for="ipset (version 7)",
-        place="none; the files of iptables, ip6tables and bpf look into these sets",
-        needs=("kernel modules ip_set, ip_set_hash_net and those of other types below",),
-        commands={
-            "Check": "unshare --net ipset restore -file FILE    loads it where it does nothing",
-            "Load": "ipset restore -file FILE    before the rules; later again, to fill the sets anew",
-            "Watch": f"ipset list {names[0] if names else 'NAME'}",
-            "Remove": f"ipset destroy NAME    each of: {', '.join(names) or 'none'}; after the rules",
-        },
+        place=f"none; {place if ruleset.sets else 'no rule of this ruleset looks into a set'}",
+        needs=("kernel modules ip_set, ip_set_hash_net and those of other types below",)
+        if ruleset.sets
+        else (),
+        commands=commands if ruleset.sets else {},
         limits=(),
     ):
         yield from _wrapped(line)

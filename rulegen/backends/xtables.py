@@ -77,8 +77,13 @@ class XtablesBackend:
         if writer.refusals:
             raise Refused(writer.refusals)
         lines = list(writer.lines())
-        text = "\n".join((*self._header(ruleset, "\n".join(lines)), "", *lines, ""))
-        return Artifact(backend=self.name, text=text, fidelity=tuple(writer.fidelity))
+        body = "\n".join(lines)
+        return Artifact(
+            backend=self.name,
+            text="\n".join((*self._header(ruleset, body), "", *lines, "")),
+            fidelity=tuple(writer.fidelity),
+            sets_apart=tuple(dict(_SETS.findall(body))),
+        )
 
     def check(self, text: str) -> Checked:
         """Load it where it does nothing: `--test` does not ask the kernel about everything."""

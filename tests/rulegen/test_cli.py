@@ -190,6 +190,9 @@ def test_where_the_sets_are_is_said():
     assert words in run("rules", "-p", "block", "--backend", "iptables", "--no-check").stderr
     assert words not in run("rules", "-p", "block", "--no-check").stderr
     assert words not in run("rules", "-p", "heartbleed", "--backend", "iptables", "--no-check").stderr
+    four = ("rules", "-p", "block:servers=192.0.2.7", "--no-check", "--backend")
+    assert words in run(*four, "iptables").stderr
+    assert words not in run(*four, "ip6tables").stderr
 
 
 def test_servers_go_to_the_policies_that_take_them():

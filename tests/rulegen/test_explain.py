@@ -87,6 +87,17 @@ def test_policies_tell_what_the_backends_make_of_them():
     assert "example   heartbleed" not in text
 
 
+def test_ipset_is_told_of_only_where_there_are_sets(respond, monkeypatch):
+    monkeypatch.setattr("rulegen.explain.BACKENDS", BACKENDS)
+    told = {
+        policy: {
+            said.backend for rule in explain(respond((), policy).ruleset).rules for said in rule.backends
+        }
+        for policy in ("block", "heartbleed")
+    }
+    assert told["block"] - told["heartbleed"] == {"ipset"}
+
+
 def test_what_only_a_capture_can_tell_is_not_told():
     assert possible(policy_named("learned")) == ()
     assert "not known before there is a capture" in text_of(policy_lines([policy_named("learned")]))

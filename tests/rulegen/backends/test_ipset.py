@@ -15,7 +15,7 @@ from rulegen.backends.ipset import LINE_MAX
 from rulegen.backends.iptables import IP6TABLES, IPTABLES
 from rulegen.backends.xtables_text import SET_MAX, set_name
 from rulegen.errors import Refused
-from rulegen.ir.match import Lookup, Not
+from rulegen.ir.match import Lookup, Not, equals
 from rulegen.ir.rule import Element, SetDeclaration, Verdict
 from rulegen.testbed.netns import LabError
 from rulegen.testbed.packets import Segment
@@ -215,6 +215,34 @@ def test_refusals_are_collected_and_named(ruleset_of):
 def test_every_rule_is_said_to_be_elsewhere(ruleset_of):
     ruleset = ruleset_of(Lookup(FOUR.fields, FOUR.name), sets=(FOUR,))
     assert [(one.rule, len(one.notes)) for one in emit(ruleset, IPSET).fidelity] == [("m0", 1)]
+
+
+@pytest.mark.netns
+def test_what_the_header_says_works(bench, ruleset_of, tmp_path):
+    file = tmp_path / "rules.ipset"
+    file.write_text(text_of(ruleset_of, *ALL))
+    commands = {
+        head: command.replace("FILE", str(file))
+        for head, command in re.findall(r"^# (\w+):\s+(.+?)(?:    .*)?$", file.read_text(), re.MULTILINE)
+    }
+    bench.command("sh", "-c", commands["Check"])
+    assert "tlswall" not in bench.command("ipset", "list", "-n")
+    for _ in range(2):
+        bench.command("sh", "-c", commands["Load"])
+    assert "192.0.2.1" in bench.command("sh", "-c", commands["Watch"])
+    bench.command("ipset", "create", "somebody", "hash:ip")
+    bench.command("sh", "-c", commands["Remove"])
+    assert bench.command("ipset", "list", "-n").split() == ["somebody"]
+
+
+def test_a_file_without_sets_says_so(ruleset_of):
+    artifact = emit(ruleset_of(Not(Lookup(FOUR.fields, FOUR.name)), sets=(FOUR,)), IPSET)
+    nothing = emit(ruleset_of(equals("tcp.dport", 443)), IPSET)
+    assert "# Load:" in artifact.text
+    assert "only the sets are in this file" in artifact.fidelity[0].notes[0]
+    assert "# Hook:     none; no rule of this ruleset looks into a set" in nothing.text
+    assert "# Load:" not in nothing.text
+    assert "there is no set in this file" in nothing.fidelity[0].notes[0]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
