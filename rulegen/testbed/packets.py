@@ -18,6 +18,11 @@ TCP: Final = 6
 IPV6_FRAGMENT: Final = 44
 _DF: Final = 0x4000
 _MORE: Final = 0x2000
+_FRAGMENTED: Final = 0x3FFF
+"""IPv4: more fragments, or an offset."""
+_FRAGMENTED_6: Final = 0xFFF9
+_CHAINED: Final = (0, 43, IPV6_FRAGMENT, 60)
+"""IPv6 headers in front of which, and among which, the fragment header stands, RFC 8200 4.1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +108,26 @@ def fragments(packet: bytes, size: int) -> list[bytes]:
     return pieces
 
 
+def is_fragment(packet: bytes) -> bool:
+    """Whether an IP packet is a part of a datagram."""
+    if packet[0] >> 4 == 4:
+        return int.from_bytes(packet[6:8], "big") & _FRAGMENTED != 0
+    following, at = packet[6], 40
+    while following in _CHAINED and at + 8 <= len(packet):
+        if following == IPV6_FRAGMENT:
+            return int.from_bytes(packet[at + 2 : at + 4], "big") & _FRAGMENTED_6 != 0
+        following, at = packet[at], at + 8 * (packet[at + 1] + 1)
+    return False
+
+
 def repaired(packet: bytes) -> bytes:
     """The packet with the IPv4 header checksum of the wire, which a capture on its sender lacks."""
     if packet[0] >> 4 != 4:
         return packet
     size = 4 * (packet[0] & 15)
+    # Whole numbers modulo 2^16 - 1 are the Internet checksum's arithmetic (RFC 1071 2), and fast.
+    if int.from_bytes(packet[:size], "big") % 0xFFFF == 0:
+        return packet
     head = packet[:10] + b"\0\0" + packet[12:size]
     return packet[:10] + struct.pack("!H", checksum(head)) + packet[12:]
 

@@ -11,10 +11,12 @@ Source: measured: with a sentinel behind every packet, 3.7 million of them were 
 
 from __future__ import annotations
 
+import itertools
+import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -23,9 +25,13 @@ from typing import Any, ClassVar, Final
 from analyzer.model import Side
 from rulegen.backends.xtables import entrance
 from rulegen.testbed.netns import LabError, missing_tools
+from rulegen.testbed.verdicts import LEGACY, Observed, Places, observed
 
 NEEDED: Final = ("ip", "bridge", "nft")
 _GRACE_S: Final = 10
+_AT_ONCE: Final = 1024
+"""Packets of a request to the lab, so that a large capture need not be in memory."""
+_UNTRACED: Final = re.compile(r"\bnftrace\s+set\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,42 @@ class Bench:
             for passed, answers in self.ask("send", [(int(side), packet) for side, packet in packets])
         ]
 
+    def prove(
+        self, rules: Iterable[tuple[str, str]], packets: Iterable[tuple[Side, bytes]]
+    ) -> Iterator[Observed]:
+        """Load files into the empty lab, and see for each packet what the kernel does with it, and why.
+
+        Connections and rules of before are forgotten. Fragments that wait for others are not, for as long as
+        the kernel keeps them (30 s): where packets have such, use a lab of their own. `prove` does.
+
+        Args:
+            rules: Tool (one of TOOLS) and text of each file, in this order.
+            packets: IP packets, each with the side that sends it; captured.py has those of a capture.
+
+        Returns:
+            What became of each, in order, while they are being sent.
+
+        Raises:
+            LabError: A file is refused, or the kernel's trace is incomplete.
+        """
+        files = tuple(rules)
+        self.flush()
+        self.forget()
+        for tool, text in files:
+            if _UNTRACED.search(text):
+                raise LabError("a rule that sets nftrace would hide what others do")
+            self.load(text, tool)
+        legacy = [tool for tool, _ in files if tool in LEGACY]
+        places = Places()
+        for tool in legacy:
+            places.add_legacy(LEGACY[tool], self.listing(tool))
+        places.add_nft(self.ask("trace", bool(legacy)))
+        rest = iter(packets)
+        while some := list(itertools.islice(rest, _AT_ONCE)):
+            seen = self.ask("observe", [(int(side), packet) for side, packet in some])
+            for (_, packet), one in zip(some, seen, strict=True):
+                yield observed(packet, one, places)
+
     def ask(self, method: str, *arguments: object) -> Any:
         """Have the process in the lab do one of its methods."""
         if self._requests is None:
@@ -140,3 +182,9 @@ class Bench:
         if not done:
             raise LabError(str(result))
         return result
+
+
+def prove(rules: Iterable[tuple[str, str]], packets: Iterable[tuple[Side, bytes]]) -> Iterator[Observed]:
+    """As Bench.prove, in a lab of its own, in which nothing has been before and of which nothing is left."""
+    with Bench() as bench:
+        yield from bench.prove(rules, packets)

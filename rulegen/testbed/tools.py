@@ -22,6 +22,9 @@ TOOLS: Final = ("nft", "iptables-legacy", "iptables-nft", "ip6tables-legacy", "i
 
 _NAME: Final = re.compile(r"\[([a-z0-9-]+)\]")
 _SAVED: Final = re.compile(r'\[(\d+):\d+\] -A TLSWALL.* --comment "\[([a-z0-9-]+)\]')
+_DROPS: Final = re.compile(r"^(:\S+) DROP ")
+_EMPTY: Final = re.compile(r"\*\w+$|:\S+ ACCEPT |COMMIT$")
+"""Of a saved ruleset: tables and built-in chains."""
 _CHAIN: Final = re.compile(r"(:\S+ \S+) \[\d+:\d+\]")
 
 _LEGACY: Final = {"iptables-legacy": "ip_tables_names", "ip6tables-legacy": "ip6_tables_names"}
@@ -87,11 +90,12 @@ def _saved_counters(tool: str) -> Iterator[tuple[str, int]]:
 
 
 def flush() -> None:
-    """Remove all rules and sets."""
+    """Remove all rules and sets, and let built-in chains accept again."""
     run("nft", "flush", "ruleset")
     for tool, names in _LEGACY.items():
         tables = Path("/proc/net", names)
-        if tables.exists() and (loaded := tables.read_text().split()):
-            run(f"{tool}-restore", text="".join(f"*{name}\nCOMMIT\n" for name in loaded))
+        if tables.exists() and tables.read_text().strip():
+            lines = (_DROPS.sub(r"\1 ACCEPT ", line) for line in run(f"{tool}-save").splitlines())
+            run(f"{tool}-restore", text="".join(f"{line}\n" for line in lines if _EMPTY.match(line)))
     if not missing_tools(["ipset"]):
         run("ipset", "destroy")

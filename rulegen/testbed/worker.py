@@ -5,39 +5,19 @@ Out: (True, result) or (False, reason) on it. Process and namespaces end when th
 
 A process of its own, so that no other has to change namespace, and no mistake here can reach the host's
 ruleset.
-
-Behind each packet goes a sentinel frame that no rule sees and that overtakes nothing. When it arrives, the
-packet has either arrived before it or never will.
 """
 
 from __future__ import annotations
 
-import contextlib
-import select
-import socket
-import struct
 import sys
 from collections.abc import Iterable
 from multiprocessing.connection import Connection
-from typing import Final
 
 from rulegen.testbed import tools
+from rulegen.testbed.ends import HEADER_BYTES, frame_of, link_addresses, sentinel_of, until, waiting
 from rulegen.testbed.netns import Lab, LabError, forget_connections, isolate, run
-
-CLIENT: Final = 0
-"""analyzer.model.Side, which is not imported: this process loads no more than it needs."""
-
-ETHERTYPE_LOCAL: Final = 0x88B5
-"""IEEE 802 local experimental EtherType 1: unknown to the inet hooks."""
-
-_ETHERNET: Final = {
-    # towards the server, towards the client; locally administered addresses
-    0: bytes.fromhex("020000000002020000000001"),
-    1: bytes.fromhex("020000000001020000000002"),
-}
-_FRAME_MAX: Final = 1 << 17
-_PATIENCE_S: Final = 10.0
-"""A sentinel arrives within microseconds; after this long the machine or the lab is broken."""
+from rulegen.testbed.observer import Observer, Seen, on_one_processor
+from rulegen.testbed.trace import Listed
 
 
 class Worker:
@@ -47,6 +27,7 @@ class Worker:
         self.lab = lab
         self._ends = (lab.client, lab.server)
         self._sent = 0
+        self._observer: Observer | None = None
 
     def load(self, text: str, tool: str, entrance: tuple[str, str, str] | None) -> None:
         """Load a file of the tool's."""
@@ -61,7 +42,10 @@ class Worker:
         return tools.counters(tool, table)
 
     def flush(self) -> None:
-        """Remove all rules and sets."""
+        """Remove all rules and sets, and end a trace."""
+        if self._observer is not None:
+            self._observer.close()
+            self._observer = None
         tools.flush()
 
     def forget(self) -> None:
@@ -81,37 +65,26 @@ class Worker:
         return [self._send(side, packet) for side, packet in packets]
 
     def _send(self, side: int, packet: bytes) -> tuple[bool, list[bytes]]:
-        network_type = 0x86DD if packet[0] >> 4 == 6 else 0x0800
-        frame = _ETHERNET[side] + struct.pack("!H", network_type) + packet
         self._sent += 1
-        sentinel = _ETHERNET[side] + struct.pack("!HQ", ETHERTYPE_LOCAL, self._sent)
+        addresses = link_addresses(side, self._sent)
+        frame, sentinel = frame_of(addresses, packet), sentinel_of(addresses)
         here, there = self._ends[side], self._ends[1 - side]
         here.send(frame)
         here.send(sentinel)
-        passed = frame in _until(there, sentinel)
-        return passed, [back[14:] for back in _waiting(here) if back[12:14] == frame[12:14]]
+        passed = frame in until(there, sentinel)
+        return passed, [back[HEADER_BYTES:] for back in waiting(here) if back[12:14] == frame[12:14]]
 
+    def trace(self, legacy: bool) -> list[Listed]:
+        """Trace all packets from here on. Returns the rules of nf_tables with their handles."""
+        self._observer = Observer.start(self.lab, legacy=legacy)
+        return self._observer.rules()
 
-def _until(end: socket.socket, sentinel: bytes) -> list[bytes]:
-    """What arrives before the sentinel."""
-    arrived: list[bytes] = []
-    while True:
-        readable, _, _ = select.select([end], [], [], _PATIENCE_S)
-        if not readable:
-            raise LabError("the lab lost a sentinel frame")
-        frame = end.recv(_FRAME_MAX)
-        if frame == sentinel:
-            return arrived
-        arrived.append(frame)
-
-
-def _waiting(end: socket.socket) -> list[bytes]:
-    """What has arrived already."""
-    arrived: list[bytes] = []
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            arrived.append(end.recv(_FRAME_MAX, socket.MSG_DONTWAIT))
-    return arrived
+    def observe(self, packets: Iterable[tuple[int, bytes]]) -> list[Seen]:
+        """Send IP packets while they are traced, each by the side that is named with it."""
+        if self._observer is None:
+            raise LabError("no trace was begun")
+        with on_one_processor():
+            return [self._observer.observe(side, packet) for side, packet in packets]
 
 
 def serve(requests: Connection, kind: type[Worker] = Worker) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,7 @@ import pytest
 from analyzer.model import Side
 from rulegen.testbed.netns import LabError, missing_tools
 from rulegen.testbed.packets import Segment
-from rulegen.testbed.replay import Bench
+from rulegen.testbed.replay import Bench, prove
 
 pytestmark = pytest.mark.netns
 
@@ -81,6 +85,62 @@ def test_a_lab_whose_process_died_says_so(lab):
         bench._process.kill()
         with pytest.raises(LabError, match="gone"):
             bench.send([(Side.CLIENT, packet())])
+
+
+def test_a_proof_leaves_nothing_behind_however_it_ends(lab):
+    assert lab is not None
+    text = "table inet t {\n chain c {\n  type filter hook forward priority 0\n  counter\n }\n}\n"
+    before = _here(), _namespaces()
+    assert all(one.hits for one in prove([("nft", text)], [(Side.CLIENT, packet())] * 3))
+    with pytest.raises(LabError, match="syntax error"):
+        list(prove([("nft", "nonsense")], [(Side.CLIENT, packet())]))
+    with pytest.raises(LabError, match="shorter than an IP header"):
+        list(prove([("nft", text)], [(Side.CLIENT, b"")]))
+    with pytest.raises(ZeroDivisionError):
+        list(prove([("nft", text)], ((Side.CLIENT, packet(payload=bytes(1 // n))) for n in (1, 0))))
+    given_up = prove([("nft", text)], [(Side.CLIENT, packet())] * 5000)
+    next(given_up)
+    assert len(_namespaces() - before[1]) == 1
+    given_up.close()
+    assert (_here(), _namespaces()) == before
+
+
+def test_a_proof_that_is_killed_leaves_nothing_behind(lab):
+    """Neither the lab's process nor its namespaces, which it alone holds."""
+    assert lab is not None
+    before = _namespaces()
+    program = (
+        "from rulegen.testbed.replay import Bench\n"
+        "with Bench() as bench:\n print(bench._process.pid, flush=True)\n import time; time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    worker = Path("/proc", process.stdout.readline().strip())
+    assert worker.exists()
+    process.kill()
+    process.communicate()
+    for _ in range(500):
+        if not worker.exists() and _namespaces() == before:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{worker} is left, or its namespaces")
+
+
+def _namespaces() -> set[str]:
+    """Network namespaces of the processes that this test has started, and its own."""
+    return {str((path / "ns/net").readlink()) for path in _family()}
+
+
+def _family() -> list[Path]:
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found, new = [], [os.getpid()]
+    while new:
+        found.append(number := new.pop())
+        new += children.get(number, [])
+    return [path for number in found if (path := Path("/proc", str(number))).exists()]
 
 
 def _here() -> tuple[str, str]:

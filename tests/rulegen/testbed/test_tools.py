@@ -74,3 +74,14 @@ def test_flushing_leaves_nothing(bench):
     assert bench.listing() == ""
     assert bench.listing("ipset") == ""
     assert not any("TLSWALL" in bench.listing(tool) for tool in IPTABLES)
+
+
+@pytest.mark.parametrize("tool", IPTABLES)
+def test_a_policy_does_not_outlive_its_file(bench, tool):
+    bench.load(
+        "*mangle\n:PREROUTING DROP [0:0]\nCOMMIT\n*filter\n:FORWARD DROP [0:0]\n:O - [0:0]\nCOMMIT\n", tool
+    )
+    assert not bench.send([packet(tool)])[0].passed
+    bench.flush()
+    assert bench.send([packet(tool)])[0].passed
+    assert ":O " not in bench.listing(tool)
