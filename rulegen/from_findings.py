@@ -132,7 +132,7 @@ def answer(
     found = _observed(sources, known, rows)
     seen = _seen(sources, known, rows) if everything else ()
     _refuse_idle(wishes, defaults or {})
-    runs = _runs(wanted, defaults or {}, hook=hook, asked=asked, connections=seen)
+    runs = _runs(wanted, defaults or {}, hook=hook, asked=asked, connections=seen, sources=sources)
     judged = []
     for observed in found:
         verdicts = [
@@ -169,6 +169,7 @@ def _runs(
     hook: Hook,
     asked: Mapping[str, str | None],
     connections: Sequence[Seen],
+    sources: Sequence[Source],
 ) -> list[Run]:
     """The policies as they are wished for, in the order of POLICIES; what is wished for twice, once."""
     runs: dict[str, Run] = {}
@@ -176,7 +177,10 @@ def _runs(
         for wish in wishes:
             if wish.policy == policy.name:
                 given = _with_defaults(policy, wish, defaults)
-                run = Run(policy, policy.settings(given, hook=hook, asked=asked, connections=connections))
+                settings = policy.settings(
+                    given, hook=hook, asked=asked, connections=connections, sources=sources
+                )
+                run = Run(policy, settings)
                 runs.setdefault(_written(run), run)
     return list(runs.values())
 

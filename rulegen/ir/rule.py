@@ -153,6 +153,8 @@ class Source:
     name: str
     sha256: str | None
     """None: it was no file, standard input for example, and is gone."""
+    times_ns: tuple[int, int] | None = None
+    """Of its first and its last packet, since 1970 UTC; None: not known, or it has no packet."""
 
 
 class Hook(StrEnum):

@@ -29,7 +29,7 @@ from rulegen.ir.match import (
     any_of,
     one_of,
 )
-from rulegen.ir.rule import Chain, Citation, Hook, Origin, SetDeclaration, Verdict
+from rulegen.ir.rule import Chain, Citation, Hook, Origin, SetDeclaration, Source, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +87,8 @@ class Settings:
     client, server, or None for whom the finding names."""
     connections: Sequence[Seen] = ()
     """All connections of the captures, for a policy that `wants_connections`; else none."""
+    sources: Sequence[Source] = ()
+    """The captures."""
 
     def __getitem__(self, name: str) -> str:
         return self.values[name]
@@ -142,6 +144,7 @@ class Policy(ABC):
         hook: Hook = Hook.FORWARD,
         asked: Mapping[str, str | None] | None = None,
         connections: Sequence[Seen] = (),
+        sources: Sequence[Source] = (),
     ) -> Settings:
         """Check what the user gave and fill in the rest."""
         known = {parameter.name: parameter for parameter in self.parameters}
@@ -157,6 +160,7 @@ class Policy(ABC):
             hook=hook,
             asked=asked or {},
             connections=connections if self.wants_connections else (),
+            sources=sources,
         )
 
 

@@ -123,7 +123,7 @@ class Learned(Policy):
         return Part(
             chains=tuple(chains),
             sets=tuple(map(_declared, lessons.groups)),
-            remarks=tuple(not_proven(lessons, strangers=strangers)),
+            remarks=tuple(not_proven(lessons, settings.sources, strangers=strangers)),
         )
 
 

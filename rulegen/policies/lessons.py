@@ -1,6 +1,6 @@
 """What known-good captures teach about servers, and what they do not prove.
 
-In:  the connections of the captures with their findings.
+In:  the connections of the captures with their findings; when the captures ran.
 Out: Lessons: groups of servers that are alike; how many connections taught nothing, and why; remarks.
 Source: analyzer/report/analysis-1.schema.json for the rows.
 
@@ -16,7 +16,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, TypeAlias
 
 from analyzer.model import Action
+from analyzer.report.text import count, duration, moment
 from rulegen.ir.match import Interval
+from rulegen.ir.rule import Source
+from rulegen.lower.ranges import merged
 from rulegen.policies.base import Network, Seen
 
 # fmt: off
@@ -178,31 +181,42 @@ def _groups(known: Mapping[Server, _Server]) -> Iterator[Group]:
         )
 
 
-def not_proven(lessons: Lessons, *, strangers: bool) -> Iterator[str]:
+def not_proven(lessons: Lessons, sources: Sequence[Source], *, strangers: bool) -> Iterator[str]:
     """What the operator has to know who takes the captures for the whole truth; one sentence each."""
-    counts = [count for group in lessons.groups for count in group.servers.values()]
-    servers, connections = _count(len(counts), "server"), _count(lessons.connections, "connection")
+    counts = [number for group in lessons.groups for number in group.servers.values()]
+    servers, connections = count(len(counts), "server"), count(lessons.connections, "connection")
     yield (
         f"{servers} learned from {connections}. That these are good, nothing proves: nothing suspicious was"
         " found in them."
     )
     if lessons.untaught:
         yield f"Connections that taught nothing: {_counted(lessons.untaught)}."
-    few = [count for count in counts if count < FEW]
+    few = [number for number in counts if number < FEW]
     if few:
+        one = f", {few.count(1)} only one" if 1 in few else ""
         yield (
-            f"{len(few)} of them had fewer than {FEW} connections, {few.count(1)} only one: what is rarer"
-            " was not seen there."
+            f"{count(len(few), 'server')} had fewer than {FEW} connections{one}: what is rarer was not seen."
         )
     if lessons.one_client:
-        yield f"{_count(lessons.one_client, 'server')} had one client only: others may offer other versions."
+        yield f"{count(lessons.one_client, 'server')} had one client only: others may offer other versions."
     yield from _absent(lessons, strangers=strangers)
     if any(0x0303 in group.client_versions | group.server_versions for group in lessons.groups):
         yield "TLS 1.2 and 1.3 have the same version at fixed places: where one was seen, the other passes."
+    yield from _ran(sources)
     yield (
         "What did not happen while the captures ran was not learned: jobs of the night and of the quarter,"
         " servers that stand in for others, addresses that change."
     )
+
+
+def _ran(sources: Sequence[Source]) -> Iterator[str]:
+    """How long the captures ran, time that several have counted once."""
+    times = merged(source.times_ns for source in sources if source.times_ns)
+    if times:
+        ran_ns = sum(last - first for first, last in times)
+        whole_ns = times[-1][1] - times[0][0]
+        pauses = f" in {duration(whole_ns / 1e9)}" if len(times) > 1 else ""
+        yield f"The captures ran for {duration(ran_ns / 1e9)}{pauses}, from {moment(times[0][0])} on."
 
 
 def _absent(lessons: Lessons, *, strangers: bool) -> Iterator[str]:
@@ -224,8 +238,4 @@ def _versions(versions: frozenset[int]) -> str:
 
 
 def _counted(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {why}" for why, count in reasons.items())
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return ", ".join(f"{number:,} {why}" for why, number in reasons.items())

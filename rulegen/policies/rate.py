@@ -99,12 +99,13 @@ class Rate(Policy):
         " connection mark (0x08000000)."
     )
     bypass: ClassVar[str] = (
-        "Many sources: each IPv6 address of a /64 is one, and the sets that count hold 65,535 of them; the"
-        " next one is not limited. What does not start its packet's payload is not counted: many alerts in"
-        " one packet are one, and a hello cut before its version is none. The first encrypted handshake"
-        " packet of each connection is free. Of about 10,000 encrypted handshake records one begins like a"
-        " message in clear and is not counted. Connections through TLS 1.3 can't renegotiate, and their"
-        " alerts are encrypted and not seen. Configure the servers: renegotiation off."
+        "Many sources: rates are kept per address, not per prefix, so that whoever has an IPv6 /64 has 2^64"
+        " sources; and the sets that count hold 65,535 of them, the next one is not limited. What does not"
+        " start its packet's payload is not counted: many alerts in one packet are one, and a hello cut"
+        " before its version is none. The first encrypted handshake packet of each connection is free. Of"
+        " about 10,000 encrypted handshake records one begins like a message in clear and is not counted."
+        " Connections through TLS 1.3 can't renegotiate, and their alerts are encrypted and not seen."
+        " Configure the servers: renegotiation off."
     )
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter(

@@ -265,7 +265,7 @@ def test_what_the_capture_does_not_prove():
     text = remarks(*[row()] * 3, row(OTHER4))
     for words in (
         "2 servers learned from 4 connections",
-        "2 of them had fewer than 10 connections, 1 only one",
+        "2 servers had fewer than 10 connections, 1 only one",
         "2 servers had one client only",
         "No IPv6 server was learned: all TLS over it is refused",
         "No resumed session was seen",
@@ -276,6 +276,25 @@ def test_what_the_capture_does_not_prove():
     ):
         assert words in text
     assert "TLS over it is not judged" in remarks(row(), policy="learned:strangers=pass")
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"),
+    [
+        ([None], None),
+        ([(0, 3)], "The captures ran for 3 h 0 min, from 2026-03-01 00:00:00 UTC on."),
+        ([(0, 2), (1, 3), None], "The captures ran for 3 h 0 min, from 2026-03-01 00:00:00 UTC on."),
+        ([(8, 9), (0, 1)], "The captures ran for 2 h 0 min in 9 h 0 min, from 2026-03-01 00:00:00 UTC on."),
+    ],
+)
+def test_how_long_the_captures_ran(hours, said):
+    """Time that two captures have counts once."""
+    start_s = 1_772_323_200
+    times = [one and tuple((start_s + 3600 * hour) * 10**9 for hour in one) for one in hours]
+    sources = [Source(name="good.pcap", sha256=None, times_ns=one) for one in times]
+    found = answer(sources, (), [row(capture=0, connection=0)], wishes=[parse_wish("learned")])
+    ran = [remark for remark in found.ruleset.remarks if "captures ran for" in remark]
+    assert ran == ([said] if said else [])
 
 
 def test_what_the_capture_does_show_is_not_called_missing():
