@@ -80,8 +80,8 @@ class Connection:
     tuples: tuple[tuple[bytes, bytes, int, int, int], ...] = ()
     """By direction: source and destination address as on the wire, source and destination port (ICMP: id),
     protocol."""
-    tcp: object = None
-    """The TCP tracker's own state."""
+    protocol_state: object = None
+    """What the tracker of its protocol keeps."""
     expires_ns: int = 0
     """By capture time."""
     assured: bool = False
@@ -109,6 +109,8 @@ class Passing:
     connection: Connection | None = None
     hits: list[Hit] = field(default_factory=list)
     notrack: bool = False
+    fragments: tuple[int, ...] = ()
+    """Numbers of the packets that it was reassembled from, this one included: they share its fate."""
 
     @property
     def family(self) -> str:
