@@ -20,7 +20,7 @@ from analyzer.wire.fields import FIELDS, Layer
 from rulegen.backends.base import Artifact, Checked, Fidelity, Level
 from rulegen.backends.xtables import XtablesBackend
 from rulegen.backends.xtables_rules import Plan, Way
-from rulegen.backends.xtables_text import CantSay, Variants, connection_words, set_sides
+from rulegen.backends.xtables_text import WORDS_MAX, CantSay, Variants, connection_words, set_sides
 from rulegen.bpf.formula import CantCompile
 from rulegen.bpf.program import Program
 from rulegen.bpf.separate import Alternative, leaves, separated
@@ -52,8 +52,6 @@ NAME: Final = "bpf"
 FAMILIES: Final = ("ip", "ip6")
 
 WAYS_MAX: Final = 64
-LINE_WORDS_MAX: Final = 8000
-"""Characters of programs in a line, which has room for 10,000 and for what else it says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +198,7 @@ def _steps(words: Sequence[Variants]) -> Way:
     """As few steps as the length of a line allows."""
     steps: list[Variants] = []
     for one in words:
-        if steps and len(steps[-1]) == 1 and len(steps[-1][0]) + max(map(len, one)) < LINE_WORDS_MAX:
+        if steps and len(steps[-1]) == 1 and len(steps[-1][0]) + max(map(len, one)) < WORDS_MAX:
             steps[-1] = tuple(f"{steps[-1][0]} {variant}" for variant in one)
         else:
             steps.append(one)

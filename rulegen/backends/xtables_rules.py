@@ -26,6 +26,7 @@ from rulegen.backends.xtables_text import (
     CHAIN_MAX,
     LINE_MAX,
     WORD_MAX,
+    WORDS_MAX,
     CantSay,
     Variants,
     effect_words,
@@ -49,6 +50,14 @@ PLACES: Final = {
 DEPTH_MAX: Final = 15
 """Linux net/netfilter/nf_tables.h NFT_JUMP_STACK_SIZE: 16 chains with the built-in one, gotos included."""
 
+_TOO_DEEP: Final = (
+    f"chains that call each other more than {DEPTH_MAX} deep, which iptables-nft does not load: give a run of"
+    " the policy fewer values, or use another backend"
+)
+
+LINES_MAX: Final = 16
+"""In the chain of a policy, for a rule that leaves it; each is tried."""
+
 FAMILIES: Final = {"ip": "IPv4", "ip6": "IPv6"}
 
 _WORDS: Final = re.compile(r'"[^"]*"|[^" ]+')
@@ -68,6 +77,16 @@ class Plan:
     def joined(self) -> Plan:
         """The same with nothing behind `common` if there is only one way."""
         return Plan(self.common + self.ways[0], ((),)) if len(self.ways) == 1 else self
+
+    def lines(self) -> Variants:
+        """Words of which one line's have to hold; none if a way needs more than a line, or there are many."""
+        if len(self.common) > 1 or any(len(way) > 1 for way in self.ways):
+            return ()
+        (before,) = self.common or (("",),)
+        every = [words for way in self.ways for words in (way[0] if way else ("",))]
+        found = tuple(_joined(one, other) for one in before for other in every)
+        fit = all(len(words) <= WORDS_MAX and f" {words}".count(" -p ") <= 1 for words in found)
+        return found if fit and len(found) <= LINES_MAX else ()
 
     def split(self) -> tuple[Variants, Plan]:
         """The first step, and the rest."""
@@ -170,7 +189,7 @@ class Writer:
                     waiting.append(target)
         labels = dict.fromkeys(self._labels[name] for name, depth in deepest.items() if depth > DEPTH_MAX)
         for label in labels:
-            self._refuse(label, CantSay(f"chains that call each other more than {DEPTH_MAX} deep"))
+            self._refuse(label, CantSay(_TOO_DEEP))
 
     def lines(self) -> Iterator[str]:
         """The table, from its head to COMMIT."""
@@ -208,6 +227,13 @@ class Writer:
             for limit in limits:
                 self._line(chain, _joined(first[0], limit), f"{jump} {name}", f"({rule.name}) candidates")
             self._end(name, rule, targets)
+            return chain
+        if leaving and rule.limit is None and (lines := plan.lines()):
+            # No chain in between: those of rules that leave would stand one behind the other.
+            hit = self._new(rule.name)
+            for words in lines:
+                self._line(chain, words, f"-g {hit}", f"({rule.name}) candidates")
+            self._end(hit, rule, targets)
             return chain
         name = self._new(rule.name)
         for words in first:

@@ -38,6 +38,9 @@ TIMEOUT_MAX_S: Final = 2_147_483
 WORD_MAX: Final = 1023
 """iptables/xshared.c struct xt_param_buf: what iptables-restore takes for one word of a line."""
 
+WORDS_MAX: Final = 8000
+"""Characters of matches in a line, which has room for LINE_MAX and for what else it says."""
+
 LINE_MAX: Final = 10_000
 """iptables/iptables-restore.c reads lines of 10,240 bytes, and takes what follows for another line."""
 
@@ -148,7 +151,7 @@ def set_sides(fields: tuple[str, ...]) -> str:
     names = tuple(field.rpartition(".")[2] for field in fields)
     kinds = "".join(name[1:] if name in _SIDES else f" {name} " for name in names)
     if kinds not in SETS:
-        raise CantSay(f"a set of {' . '.join(fields)}; there are sets of {', '.join(SETS.values())}")
+        raise CantSay(f"a set of {' . '.join(fields)} (ipset has sets of {', of '.join(SETS.values())})")
     return ",".join(_SIDES[name] for name in names)
 
 

@@ -90,7 +90,11 @@ class Sni(Policy):
         ports, servers = places(settings)
         refuse = refusal(settings)
         rules = _allow(names, bool(ports), refuse) if settings["mode"] == "allow" else _deny(names, refuse)
-        guard = to_server(ports, servers) if ports or servers else Protocol("tcp")
+        guard = all_of(
+            to_server(ports, servers) if ports or servers else Protocol("tcp"),
+            # So that no other packet is held against every name.
+            any_of(equals("tls.content_type", HANDSHAKE), ssl2_client_hello()),
+        )
         return Part(chains=(Chain(name=self.name, policy=self.name, rules=tuple(rules), guard=guard),))
 
 

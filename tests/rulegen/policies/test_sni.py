@@ -97,6 +97,15 @@ def test_iptables_refuses_the_same(bench, respond, mode, family, way):
 
 
 @pytest.mark.netns
+@pytest.mark.parametrize("way", WAYS)
+def test_many_names_can_be_allowed(bench, respond, way):
+    names = [f"host-{number}.example" for number in range(40)]
+    load_by(bench, respond((), f"sni:mode=allow,names={','.join(names)}").ruleset, way)
+    packets = [sent(C, hello_for(name)) for name in (*names, "host-40.example", "host.example")]
+    assert refused(bench, packets) == [False] * 40 + [True] * 2
+
+
+@pytest.mark.netns
 def test_known_bypasses(bench, respond):
     """As `tlswall policies` says; if this starts to fail, that text is wrong."""
     load_by(bench, respond((), "sni:names=a.example").ruleset, WAYS[0])
