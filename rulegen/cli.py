@@ -18,6 +18,7 @@ from analyzer.cli import show_version
 from analyzer.command import fail, guarded, one_of, output, say
 
 if TYPE_CHECKING:
+    from analyzer.capture import CaptureInfo
     from rulegen.from_findings import Answer, Wish
     from rulegen.ir.rule import Ruleset, Source
 
@@ -241,8 +242,8 @@ def _others(ruleset: Ruleset) -> str:
     from rulegen.explain import REFUSED, say
 
     rules_of = [said for said in say(ruleset) if said.backend != "ipset"]  # which says sets alone
-    able = [f"--backend {said.backend}" for said in rules_of if said.level != REFUSED]
-    can = f"{' or '.join(able)} can" if able else "no backend can say all of it"
+    able = [said.backend for said in rules_of if said.level != REFUSED]
+    can = f"--backend {' or '.join(able)} can" if able else "no backend can say all of it"
     return f"{can}; --explain tells what each makes of each rule"
 
 
@@ -273,7 +274,7 @@ def _answer(captures: list[str], *, wishes: Sequence[Wish], **options: object) -
     if handshakes:
         connections = with_handshakes(connections, analysis.messages)
     return answer(
-        [_source(capture.path) for capture in analysis.captures],
+        [_source(capture) for capture in analysis.captures],
         analysis.iter_findings(),
         connections,
         wishes=wishes,
@@ -281,15 +282,18 @@ def _answer(captures: list[str], *, wishes: Sequence[Wish], **options: object) -
     )
 
 
-def _source(path: str) -> Source:
+def _source(capture: CaptureInfo) -> Source:
     import hashlib
 
     from rulegen.ir.rule import Source
 
-    if not Path(path).is_file():
-        return Source(name=path, sha256=None)
-    with Path(path).open("rb") as stored:
-        return Source(name=Path(path).name, sha256=hashlib.file_digest(stored, "sha256").hexdigest())
+    path, first_ns, last_ns = Path(capture.path), capture.first_ns, capture.last_ns
+    times_ns = None if first_ns is None or last_ns is None else (first_ns, last_ns)
+    if not path.is_file():
+        return Source(name=capture.path, sha256=None, times_ns=times_ns)
+    with path.open("rb") as stored:
+        digest = hashlib.file_digest(stored, "sha256").hexdigest()
+    return Source(name=path.name, sha256=digest, times_ns=times_ns)
 
 
 @app.command("policies")

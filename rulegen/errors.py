@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from analyzer.report.text import listed
+
 
 class Unsupported(Exception):
     """One rule needs something that one backend can't say.
 
     Attributes:
         backend: Name of the backend.
-        rule: Name of the rule.
+        rule: Name of the rule; or which set, or which chain's guard.
         feature: What it can't say, in the words of the RFC or of netfilter.
     """
 
     def __init__(self, backend: str, rule: str, feature: str) -> None:
-        super().__init__(f"{backend} can't say rule {rule}: {feature}")
+        super().__init__(f"{backend} can't say {rule}: {feature}")
         self.backend = backend
         self.rule = rule
         self.feature = feature
@@ -34,7 +36,11 @@ class Refused(Exception):
 
     def __init__(self, refusals: Iterable[Unsupported]) -> None:
         self.refusals = tuple(refusals)
-        super().__init__("; ".join(str(refusal) for refusal in self.refusals))
+        alike: dict[tuple[str, str], list[str]] = {}
+        for refusal in self.refusals:
+            alike.setdefault((refusal.backend, refusal.feature), []).append(refusal.rule)
+        texts = (f"{backend} can't say {listed(rules)}: {why}" for (backend, why), rules in alike.items())
+        super().__init__("; ".join(texts))
 
 
 class InvalidRuleset(Exception):

@@ -46,7 +46,9 @@ def pipeline(monkeypatch, finding, capture):
         options["progress"](7)
         issue = SimpleNamespace(why="the packet is cut", offset=1234)
         return SimpleNamespace(
-            captures=[SimpleNamespace(path=path, errors=[issue]) for path in paths],
+            captures=[
+                SimpleNamespace(path=path, errors=[issue], first_ns=None, last_ns=None) for path in paths
+            ],
             iter_findings=lambda: iter(module.findings),
             iter_connections=lambda: iter(()),
         )
@@ -179,8 +181,8 @@ def test_a_hostile_name_steers_no_terminal(pipeline, capture, finding):
 def test_the_other_backends_are_named_where_one_refuses():
     result = run("rules", "-p", "sni:names=a.example")
     assert result.exit_code == 2
-    assert "nft can't say rule sni-deny-1: the server_name of a ClientHello" in result.stderr
-    assert "--backend iptables" in result.stderr
+    assert "nft can't say sni-deny-1: the server_name of a ClientHello" in result.stderr
+    assert "--backend iptables or ip6tables or bpf can" in result.stderr
     assert "--backend ipset" not in result.stderr
     assert "can; --explain tells what each makes of each rule" in result.stderr
 
