@@ -19,6 +19,7 @@ import array
 import contextlib
 import ctypes
 import fcntl
+import functools
 import os
 import shutil
 import socket
@@ -73,12 +74,12 @@ def isolate() -> None:
     Without root also into a user namespace, in which it is root.
     """
     user, group = os.geteuid(), os.getegid()
-    if user == 0:
-        _unshare(CLONE_NEWNET)
-        return
-    _unshare(CLONE_NEWUSER | CLONE_NEWNET)
-    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
-        Path("/proc/self", name).write_text(text)
+    if user != 0:
+        _unshare(CLONE_NEWUSER)
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+            Path("/proc/self", name).write_text(text)
+    # Only now: a network namespace's files, /proc/net/ip_tables_names for one, are of who was root before it.
+    _unshare(CLONE_NEWNET)
 
 
 def _unshare(flags: int) -> None:
@@ -166,10 +167,19 @@ def run(*command: str, text: str | None = None) -> str:
     tool = shutil.which(command[0], path=_path())
     if tool is None:
         raise LabError(f"{command[0]} is not installed")
-    done = subprocess.run([tool, *command[1:]], input=text, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "XTABLES_LOCKFILE": _lock()}
+    done = subprocess.run(
+        [tool, *command[1:]], input=text, capture_output=True, text=True, check=False, env=environment
+    )
     if done.returncode != 0:
         raise LabError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
+
+
+@functools.cache
+def _lock() -> str:
+    """A lock of this process's: iptables-legacy's is for the host's rules, and not everybody's to take."""
+    return f"/proc/{os.getpid()}/fd/{os.memfd_create('xtables.lock')}"
 
 
 def missing_tools(tools: Sequence[str]) -> list[str]:
