@@ -26,6 +26,7 @@ from rulegen.artifacts.model import (
     Dialect,
     RuleLine,
     Table,
+    of_family,
 )
 from rulegen.artifacts.unknown import Unreadable
 from rulegen.artifacts.xt_options import Word, number, words
@@ -269,6 +270,7 @@ def _rule(one: Parsed, count: int, at: int, text: str, counters: tuple[int, int]
         parts=one.matches,
         target=one.target,
         counted=None if counted is None else Counted(packets=counted[0], bytes=counted[1]),
+        only=one.only,
     )
 
 
@@ -296,6 +298,8 @@ def _family(tables: Iterable[Table]) -> str | None:
     for table in tables:
         for chain in table.chains:
             for rule in chain.rules:
+                if rule.only is not None:
+                    continue
                 for part in rule.parts:
                     if isinstance(part, Address):
                         return "ip" if part.width_bits == 32 else "ip6"
@@ -305,10 +309,13 @@ def _family(tables: Iterable[Table]) -> str | None:
 
 
 def _placed(table: Table, family: str | None) -> Table:
-    width = {"ip": 32, "ip6": 128}.get(family or "", 0)
+    if family is not None:
+        table = of_family(table, family)
     for chain in table.chains:
         for rule in chain.rules:
+            its = rule.only or family
+            width = {"ip": 32, "ip6": 128}.get(its or "", 0)
             for part in rule.parts:
                 if isinstance(part, Address) and part.width_bits != width:
-                    raise Unreadable(f"an address of the other family than {family}", rule.line)
-    return Table(family=family, name=table.name, chains=table.chains)
+                    raise Unreadable(f"an address of the other family than {its}", rule.line)
+    return table

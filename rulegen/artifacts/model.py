@@ -11,7 +11,7 @@ lists them, so that an evaluator refuses by name before it starts. No packet is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, TypeAlias
 
@@ -70,6 +70,8 @@ class RuleLine:
     target: Target | Unknown | None = None
     """iptables: what becomes of the packet; None: nothing, the next rule judges."""
     counted: Counted | None = None
+    only: str | None = None
+    """ip or ip6: the family whose iptables-restore takes the line (-4, -6); None: both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +267,16 @@ def place(table: Table, chain: Chain, rule: RuleLine) -> str:
     found = f"line {rule.line}" if rule.line is not None else f"handle {rule.handle}"
     family = f"{table.family} " if table.family else ""
     return f"table {family}{table.name}, chain {chain.name}, rule {rule.number} ({found})"
+
+
+def of_family(table: Table, family: str) -> Table:
+    """The table as that family's iptables-restore loads it: without the lines that are for the other."""
+
+    def chain(one: Chain) -> Chain:
+        rules = [rule for rule in one.rules if rule.only in (None, family)]
+        return replace(one, rules=tuple(replace(rule, number=at) for at, rule in enumerate(rules, 1)))
+
+    return replace(table, family=family, chains=tuple(map(chain, table.chains)))
 
 
 def unsupported(artifact: Artifact) -> tuple[UnsupportedExpression, ...]:

@@ -66,6 +66,8 @@ class Parsed:
     target: Target | Unknown | None
     comment: str | None
     counters: tuple[int, int] | None
+    only: str | None
+    """The family that -4 or -6 names."""
 
 
 @dataclass(slots=True)
@@ -185,7 +187,8 @@ def _rules(state: _State, chains: frozenset[str]) -> Iterator[Parsed]:
     target = _target(state, chains)
     counters = _counters(state.general.get("counters"))
     for source, destination in product(sources, destinations):
-        yield Parsed((*source, *destination, *others, *matches), target, " ".join(comments) or None, counters)
+        tests = (*source, *destination, *others, *matches)
+        yield Parsed(tests, target, " ".join(comments) or None, counters, _only(state.general))
 
 
 def _matched(module: Module) -> Match | Unknown:
@@ -245,6 +248,13 @@ def _target(state: _State, chains: frozenset[str]) -> Target | Unknown | None:
     if state.target.options is None:
         return _unknown(state.target)
     return TARGETS[state.jump][1](tuple(state.target.given))
+
+
+def _only(general: dict[str, Given]) -> str | None:
+    named = [family for option, family in (("ipv4", "ip"), ("ipv6", "ip6")) if option in general]
+    if len(named) > 1:
+        raise ValueError("-4 beside -6")
+    return named[0] if named else None
 
 
 def _counters(given: Given | None) -> tuple[int, int] | None:

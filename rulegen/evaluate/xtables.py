@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from rulegen.artifacts.model import Artifact, BaseChain, Dialect, IpSet, Table
+from rulegen.artifacts.model import Artifact, BaseChain, Dialect, IpSet, Table, of_family
 from rulegen.evaluate.base import Decision, Entry, Evaluated, Fate, Hit, NotModelled, Passing, Undecidable
 from rulegen.evaluate.xtables_packet import HotDrop, Packet
 from rulegen.evaluate.xtables_rules import LEGACY, NF_TABLES, Rule, Step, Translator
@@ -52,7 +52,7 @@ def evaluate_xtables(
         if table.family not in (None, family):
             raise NotModelled(f"table {table.name}", f"a file of {table.family} in {family}tables")
         _refuse_nat(table, family)
-        entries += _entries(table, family, variant, translator)
+        entries += _entries(of_family(table, family), family, variant, translator)
     return Evaluated(entries=tuple(entries), tracking=translator.tracking)
 
 

@@ -374,6 +374,29 @@ def test_a_file_of_the_other_family_is_refused():
         evaluate_xtables(read_iptables(filter_of("-A FORWARD"), "ip6"), variant="legacy", family="ip")
 
 
+BOTH = filter_of(
+    "-A FORWARD -4 -s 192.0.2.1 -j DROP",
+    "-A FORWARD -6 -s 2001:db8::1 -j DROP",
+    '-A FORWARD -p tcp -m tcp --dport 443 -m comment --comment "both" -j DROP',
+)
+
+
+@pytest.mark.netns
+@by_tool
+def test_lines_for_one_family_are_not_there_for_the_other(bench, tool):
+    family = family_of(tool)
+    packets = [segment() if family == "ip" else segment(source="2001:db8::1", destination="2001:db8::7")]
+    packets += [
+        segment(source="192.0.2.2") if family == "ip" else segment(source="fe80::1", destination="fe80::2")
+    ]
+    assert differences(bench, BOTH, tool, packets) == []
+    assert list(counted(bench, tool).values()) == [1, 1]
+    artifact = read_iptables(BOTH)
+    assert artifact.tables[0].family is None
+    (entry,) = evaluate_xtables(artifact, variant="legacy", family=family).entries
+    assert entry.judge(passing(1, packets[1])).by == (f"{family} filter", "FORWARD", 2, "both")
+
+
 # Rules as people write them.
 
 SERVER = """# a router before a web server, by hand
