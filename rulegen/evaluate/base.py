@@ -124,6 +124,8 @@ class Decision(NamedTuple):
     fate: Fate
     by: Hit | None
     """The rule that decided; None: the chain's policy."""
+    resets: bool = False
+    """It answers with a TCP reset, which closes the connection for the tracker too."""
 
 
 class Entry(NamedTuple):

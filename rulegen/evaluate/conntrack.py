@@ -119,6 +119,15 @@ class Conntrack:
         if passing.connection is not None and not passing.connection.confirmed:
             self._doubtful.add(_hosts(passing.data, ipv6=passing.data[0] >> 4 == 6))
 
+    def reset(self, passing: Passing) -> None:
+        """A rule drops the packet and answers with a TCP reset."""
+        ipv6 = passing.data[0] >> 4 == 6
+        located = transport(passing.data, ipv6=ipv6)
+        if passing.connection is not None and located is not None and located[0] == TCP:
+            conntrack_tcp.close(
+                passing.connection, passing.data, located[1], passing.time_ns, self.settings, ipv6=ipv6
+            )
+
     def _see_headers(self, passing: Passing, *, ipv6: bool) -> None:
         """Refuse a packet of which the capture lacks what the tracker reads."""
         seen = passing.data[: passing.captured]

@@ -142,6 +142,23 @@ def track(
     return _advance(connection, state, segment, direction, now_ns, settings)
 
 
+def close(
+    connection: Connection, data: bytes, at: int, now_ns: int, settings: Settings, *, ipv6: bool
+) -> None:
+    """The firewall itself ends a connection with a RST that answers this packet.
+
+    It does not answer a RST or a wrong checksum, whether that is checked elsewhere or not.
+
+    Source: Linux nf_conntrack_tcp_set_closing; net/ipv4/netfilter/nf_reject_ipv4.c nf_send_reset.
+    """
+    tcp = connection.protocol_state
+    if not connection.confirmed or not isinstance(tcp, Tcp) or data[at + 13] & RST:
+        return
+    if checksum_is_right(data, at, TCP, ipv6=ipv6) and tcp.state is not TcpState.CLOSE:
+        tcp.state = TcpState.CLOSE
+        connection.expires_ns = now_ns + settings.tcp_timeouts[TcpState.CLOSE] * _NS
+
+
 def _read(data: bytes, at: int) -> Segment | None:
     """The header, if it is all there and its flags make sense."""
     if at + _BARE_HEADER > len(data):

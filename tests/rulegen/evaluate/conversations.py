@@ -10,8 +10,8 @@ from rulegen.testbed.packets import checksum, ipv4, ipv6
 
 FIN, SYN, RST, PSH, ACK, URG = (1 << bit for bit in range(6))
 CLIENT, SERVER = 0, 1
-DROPPED = 0xDEAD
-"""The urgent pointer of segments that the rules of the tests drop."""
+DROPPED, REJECTED = 0xDEAD, 0xBEEF
+"""The urgent pointer of segments that the rules of the tests drop, and answer with a reset."""
 
 _SHIFTS = (1, 2, 100, 1460, 30000, 65535, 66001, 70000, 1_000_000, 1 << 30, 1 << 31, 0xF0000000)
 _ENDS = {
@@ -166,7 +166,7 @@ class Talk:
                     (0, FIN, SYN | FIN, SYN | RST, 0x3F, URG, ACK | URG, ACK | 0xC0, PSH, RST)
                 )
             case 4:
-                changes["urgent"] = DROPPED
+                changes["urgent"] = chance.choice((DROPPED, REJECTED))
             case 5:
                 changes["words"] = chance.choice((0, 3, 4, 6, 15))
             case 6:

@@ -13,7 +13,7 @@ from rulegen.evaluate.conntrack import Conntrack
 from rulegen.evaluate.conntrack_settings import TESTBED, Settings
 from rulegen.evaluate.defrag import Reassembly
 from rulegen.ir.match import Direction, State
-from tests.rulegen.evaluate.conversations import CLIENT, DROPPED
+from tests.rulegen.evaluate.conversations import CLIENT, DROPPED, REJECTED
 from tests.rulegen.evaluate.watch import WatchingBench
 
 CODES = {
@@ -49,6 +49,7 @@ table inet watch {{
  chain c_lose {{
   type filter hook forward priority 0; policy accept;
   meta l4proto tcp @th,144,16 {DROPPED:#x} drop
+  meta l4proto tcp @th,144,16 {REJECTED:#x} reject with tcp reset
   ip protocol {LOST_WITH_DF} @nh,48,16 and 0x4000 == 0x4000 drop
  }}
  chain c_tag {{
@@ -91,7 +92,10 @@ class Model:
         fresh = connection is not None and connection.mark == 0 and passing.state is State.NEW
         if located is not None and fresh:
             connection.mark = int.from_bytes(passing.data[located + 4 : located + 8], "little")
-        if located is not None and passing.data[located + 18 : located + 20] == DROPPED.to_bytes(2, "big"):
+        urgent = 0 if located is None else int.from_bytes(passing.data[located + 18 : located + 20], "big")
+        if urgent == REJECTED:
+            self.conntrack.reset(passing)
+        if urgent in (DROPPED, REJECTED):
             return Fate.DROP, passing
         data = passing.data
         if data[0] >> 4 == 4 and data[9] == LOST_WITH_DF and data[6] & 0x40:
