@@ -38,6 +38,10 @@ def account_lines(answer: Answer, artifact: Artifact | None = None) -> Iterator[
             yield Line(head, style)
         for entry in entries:
             yield from _entry(entry)
+    if answer.missing:
+        yield Line(
+            visible(f"--finding {', '.join(answer.missing)}: not found in the captures"), "bold yellow"
+        )
     if not answer.ruleset.chains:
         yield EMPTY
     if answer.ruleset.remarks:

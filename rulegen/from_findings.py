@@ -62,6 +62,8 @@ class Run:
 class Answer:
     ruleset: Ruleset
     account: tuple[Entry, ...]
+    missing: tuple[str, ...] = ()
+    """Findings that the user asked for by id and that the captures do not have."""
 
 
 def parse_wish(text: str) -> Wish:
@@ -159,7 +161,9 @@ def answer(
         remarks=composed.part.remarks,
         defragment=defragment,
     )
-    return Answer(ruleset=ruleset, account=tuple(account.values()))
+    found_ids = {finding.id for finding in known}
+    missing = tuple(identifier for identifier in asked if identifier not in found_ids)
+    return Answer(ruleset=ruleset, account=tuple(account.values()), missing=missing)
 
 
 def _runs(

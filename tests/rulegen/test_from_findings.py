@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rulegen.account import account_lines
 from rulegen.errors import WishError
 from rulegen.from_findings import EXAMPLES, Wish, parse_asked, parse_wish
 from rulegen.ir.rule import Hook
@@ -135,6 +136,12 @@ def test_asked_as_it_is_written():
     for text in ("", ":client", "DG06:victim"):
         with pytest.raises(WishError):
             parse_asked([text])
+
+
+def test_a_finding_that_was_asked_for_and_is_not_there_is_said(respond, finding):
+    answer = respond((finding("DG06", "A*"),), asked=("DG06:client", "DG60"))
+    assert answer.missing == ("DG60",)
+    assert "--finding DG60: not found in the captures" in [line.text for line in account_lines(answer)]
 
 
 def test_the_hook_is_passed_on(respond):
