@@ -11,6 +11,7 @@ Source: measured: with a sentinel behind every packet, 3.7 million of them were 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import socket
@@ -53,6 +54,8 @@ class Bench:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: Connection | None = None
+        self._busy = False
+        """A request has not been answered yet."""
 
     def __enter__(self) -> Bench:
         missing = missing_tools(NEEDED)
@@ -156,23 +159,48 @@ class Bench:
         for tool in legacy:
             places.add_legacy(LEGACY[tool], self.listing(tool))
         places.add_nft(self.ask("trace", bool(legacy)))
-        rest = iter(packets)
-        while some := list(itertools.islice(rest, _AT_ONCE)):
-            seen = self.ask("observe", [(int(side), packet) for side, packet in some])
-            for (_, packet), one in zip(some, seen, strict=True):
-                yield observed(packet, one, places)
+        yield from self._observed(iter(packets), places)
+
+    def _observed(self, packets: Iterator[tuple[Side, bytes]], places: Places) -> Iterator[Observed]:
+        """While the lab sends some, the next are fetched and those before are judged."""
+        some = list(itertools.islice(packets, _AT_ONCE))
+        self._begin(some)
+        try:
+            while some:
+                following = list(itertools.islice(packets, _AT_ONCE))
+                seen = self._answer()
+                self._begin(following)
+                for (_, packet), one in zip(some, seen, strict=True):
+                    yield observed(packet, one, places)
+                some = following
+        finally:
+            if self._busy:
+                with contextlib.suppress(LabError):
+                    self._answer()
+
+    def _begin(self, packets: list[tuple[Side, bytes]]) -> None:
+        if packets:
+            self._request("observe", [(int(side), packet) for side, packet in packets])
 
     def ask(self, method: str, *arguments: object) -> Any:
         """Have the process in the lab do one of its methods."""
+        if self._busy:
+            raise LabError("the lab still sends the packets of a proof")
+        self._request(method, *arguments)
+        return self._answer()
+
+    def _request(self, method: str, *arguments: object) -> None:
         if self._requests is None:
             raise LabError("the lab is closed")
         try:
             self._requests.send((method, arguments))
         except OSError as error:
             raise LabError(f"the lab's process is gone: {error}") from error
-        return self._answer()
+        self._busy = True
 
     def _answer(self) -> Any:
+        """The answer to the request before; there is never a second request without it, so that both move."""
+        self._busy = False
         if self._requests is None:
             raise LabError("the lab is closed")
         try:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from rulegen.artifacts import read_iptables
 from rulegen.artifacts.xt_values import Reject, Verdict
-from rulegen.evaluate.base import Decision, Fate, Hit
+from rulegen.evaluate.base import Fate, Hit
 from rulegen.testbed.netns import LabError
 from rulegen.testbed.observer import Seen
 from rulegen.testbed.packets import is_fragment
@@ -46,11 +46,6 @@ class Observed(NamedTuple):
     entered: bool = True
     """It came to the first hook. The kernel throws away before, unseen by any rule, what has a damaged IP
     header."""
-
-    @property
-    def decision(self) -> Decision:
-        """In the evaluators' words."""
-        return Decision(self.fate, self.by)
 
 
 class Places:

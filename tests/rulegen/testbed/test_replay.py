@@ -105,6 +105,17 @@ def test_a_proof_leaves_nothing_behind_however_it_ends(lab):
     assert (_here(), _namespaces()) == before
 
 
+def test_a_proof_that_is_given_up_leaves_the_lab_usable(bench):
+    text = "table inet t {\n chain c {\n  type filter hook forward priority 0\n  counter\n }\n}\n"
+    proof = bench.prove([("nft", text)], [(Side.CLIENT, packet())] * 5000)
+    next(proof)
+    with pytest.raises(LabError, match="still sends"):
+        bench.listing()
+    proof.close()
+    assert "counter" in bench.listing()
+    assert len(list(bench.prove([("nft", text)], [(Side.CLIENT, packet())] * 3000))) == 3000
+
+
 def test_a_proof_that_is_killed_leaves_nothing_behind(lab):
     """Neither the lab's process nor its namespaces, which it alone holds."""
     assert lab is not None

@@ -102,8 +102,8 @@ def test_nft_tells_every_rule_that_matched(bench):
     assert observed[0].hits[0] == Hit("inet first", "c", 1, "four four three")
     assert observed[1].hits[1] == Hit("inet first", "inner", 1, "back")
     assert observed[0].hits[-1] == Hit("ip second", "c", 1, None)
-    assert observed[4].decision == (Fate.DROP, None), "a policy"
-    assert observed[6].decision == (Fate.DROP, Hit("inet first", "in_front", 1, "before all"))
+    assert (observed[4].fate, observed[4].by) == (Fate.DROP, None), "a policy"
+    assert (observed[6].fate, observed[6].by) == (Fate.DROP, Hit("inet first", "in_front", 1, "before all"))
 
 
 @netns
@@ -136,7 +136,7 @@ def test_a_policy_of_iptables_and_rules_that_match_everything(bench, tool):
     (by_policy,) = bench.prove([(tool, rules.format(last=""))], [one])
     (by_rule,) = bench.prove([(tool, rules.format(last="-A FORWARD -j DROP\n"))], [one])
     assert places(by_policy) == ["FORWARD 1", "OWN 1", "FORWARD 2"]
-    assert by_policy.decision == (Fate.DROP, None)
+    assert (by_policy.fate, by_policy.by) == (Fate.DROP, None)
     assert places(by_rule) == ["FORWARD 1", "OWN 1", "FORWARD 2", "FORWARD 3"]
     assert by_rule.by == by_rule.hits[-1]
 

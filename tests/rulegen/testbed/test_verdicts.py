@@ -45,7 +45,7 @@ def test_fragments_in_any_order_and_dropped_as_one(bench, six):
     pieces = fragments(segment(six=six, payload=b"\x42" * 100, source_port=41000), 48)
     *held, last = bench.prove([("nft", TRACKING)], sent(*reversed(pieces)))
     assert [one.fate for one in held] == [Fate.STOLEN] * 2
-    assert last.decision == (Fate.DROP, Hit("inet t", "c", 2, None))
+    assert (last.fate, last.by) == (Fate.DROP, Hit("inet t", "c", 2, None))
     assert last.instead == ()
 
 
@@ -67,7 +67,7 @@ def test_a_fragment_that_the_kernel_itself_drops_does_not_wait(bench):
     text = "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -p tcp -m tcp --dport 443\nCOMMIT\n"
     packet = fragments(segment(), 8)[1]
     (one,) = prove([("iptables-legacy", text)], sent(packet))
-    assert (one.decision, one.hits) == ((Fate.DROP, None), ())
+    assert (one.fate, one.by, one.hits) == (Fate.DROP, None, ())
 
 
 @netns
@@ -75,7 +75,7 @@ def test_a_damaged_header_comes_to_no_rule(bench):
     whole = segment()
     broken = whole[:10] + b"\0\0" + whole[12:]
     one, other = bench.prove([("nft", STATELESS)], sent(broken, whole))
-    assert (one.decision, one.entered, one.hits) == ((Fate.DROP, None), False, ())
+    assert (one.fate, one.by, one.entered, one.hits) == (Fate.DROP, None, False, ())
     assert (other.fate, other.entered) == (Fate.ACCEPT, True)
 
 
@@ -91,7 +91,7 @@ def test_answers_belong_to_the_packet_that_they_answer(bench, tool):
     packets = [segment(six=six, destination_port=port, flags=SYN, payload=b"") for port in (443, 80, 443)]
     first, second, third = bench.prove([(tool, text)], sent(*packets))
     for one in (first, third):
-        assert one.decision == (Fate.DROP, one.hits[0])
+        assert (one.fate, one.by) == (Fate.DROP, one.hits[0])
         (answer,) = one.answers
         assert answer[53 if six else 33] & RST
     assert (second.fate, second.answers, second.hits) == (Fate.ACCEPT, (), ())
