@@ -15,7 +15,7 @@ from typing import Final
 
 
 class TcpState(IntEnum):
-    """Of a TCP connection as the tracker sees it, with the kernel's numbers.
+    """Of a TCP connection as the tracker sees it; the kernel's numbers.
 
     Source: Linux include/uapi/linux/netfilter/nf_conntrack_tcp.h enum tcp_conntrack.
     """
@@ -30,6 +30,10 @@ class TcpState(IntEnum):
     TIME_WAIT = 7
     CLOSE = 8
     SYN_SENT2 = 9
+    REFUSED = 10
+    """No state, but what the table has for segments that are invalid."""
+    IGNORED = 11
+    """No state: the segment passes, and nothing is believed of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

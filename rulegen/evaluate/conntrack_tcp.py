@@ -59,12 +59,10 @@ _VALID_FLAGS: Final = frozenset(
     {SYN, SYN | URG, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | URG, ACK, ACK | URG}
 )
 
-_IGNORE: Final = 11
-_REFUSE: Final = 10
 _NAMES: Final = {
     "SS": TcpState.SYN_SENT, "SR": TcpState.SYN_RECV, "ES": TcpState.ESTABLISHED, "FW": TcpState.FIN_WAIT,
     "CW": TcpState.CLOSE_WAIT, "LA": TcpState.LAST_ACK, "TW": TcpState.TIME_WAIT, "CL": TcpState.CLOSE,
-    "S2": TcpState.SYN_SENT2, "ig": _IGNORE, "--": _REFUSE,
+    "S2": TcpState.SYN_SENT2, "ig": TcpState.IGNORED, "--": TcpState.REFUSED,
 }  # fmt: skip
 _TABLE: Final = """
         NO SS SR ES FW CW LA TW CL S2
@@ -176,7 +174,7 @@ def _read(data: bytes, at: int) -> Segment | None:
 def _new(segment: Segment, settings: Settings) -> Tcp | None:
     """The state before the first segment of a connection; None if nothing may begin with it."""
     state = _NEXT[0][segment.kind][TcpState.NONE]
-    if state == _REFUSE:
+    if state is TcpState.REFUSED:
         return None
     tcp = Tcp()
     if state is TcpState.SYN_SENT:
@@ -195,13 +193,13 @@ def _advance(
     kind = segment.kind
     new = _NEXT[direction][kind][old]
     check_window = True
-    if new == _REFUSE:
+    if new is TcpState.REFUSED:
         return INVALID
     if new is TcpState.SYN_SENT and old >= TcpState.TIME_WAIT:
         if _may_reopen(tcp, direction):
             return REOPENED
-        new = _IGNORE
-    if new == _IGNORE:
+        new = TcpState.IGNORED
+    if new is TcpState.IGNORED:
         if not _answers_ignored_syn(tcp, segment, direction):
             _remember_ignored(tcp, segment, direction)
             return IGNORED
@@ -230,7 +228,7 @@ def _advance(
             return INVALID
     tcp.last_kind = kind
     tcp.last_direction = direction
-    tcp.state = TcpState(new)
+    tcp.state = new
     if old is not new and new is TcpState.FIN_WAIT:
         tcp.sides[direction].flags |= CLOSED_FIRST
     return _settle(connection, tcp, segment, old, settings)

@@ -26,6 +26,9 @@ MASK: Final = 0xFFFFFFFF
 _HALF: Final = 0x80000000
 _ACK_WINDOW: Final = 66000
 _MAX_SCALE: Final = 14
+_ONLY_TIMES: Final = bytes((1, 1, 8, 10))
+_TIMES_SIZE: Final = 12
+"""What most segments have of options: RFC 7323 appendix A."""
 
 SCALES = 0x01
 """Flags of a side, which are also the sysctl-visible ones of the kernel (nf_conntrack_tcp.h)."""
@@ -170,6 +173,8 @@ def _options(options: bytes) -> list[tuple[int, bytes]]:
 
 def _selective(options: bytes, acknowledgement: int) -> int:
     """The highest sequence number that the segment has a SACK block up to, or its ACK."""
+    if options.startswith(_ONLY_TIMES) and len(options) == _TIMES_SIZE:
+        return acknowledgement
     for number, value in _options(options):
         if number == 5 and value and len(value) % 8 == 0:
             for at in range(4, len(value), 8):
@@ -209,8 +214,8 @@ def fit(tcp: Tcp, segment: Segment, direction: int, *, be_liberal: bool) -> Fit:
         acknowledgement = sack = receiver.end
     if flags & RST and sequence == 0 and tcp.state is TcpState.SYN_SENT:
         sequence = end = sender.end  # the answer to a SYN
-    misfit = _misfit(sender, receiver, sequence, end, sack)
-    if misfit is not Fit.IN:
+    if not _fits(sender, receiver, sequence, end, sack):
+        misfit = _misfit(sender, receiver, sequence, end, sack)
         return Fit.IN if be_liberal or sender.flags & LIBERAL else misfit
     _learn(sender, receiver, segment, acknowledgement, sack, end)
     if kind is Kind.ACK:
@@ -229,8 +234,18 @@ def _join(sender: Side, receiver: Side, segment: Segment, sack: int) -> None:
         receiver.end = sack
 
 
+def _fits(sender: Side, receiver: Side, sequence: int, end: int, sack: int) -> bool:
+    """The four conditions; `before` is written out, for nearly all packets come here."""
+    seen_end, window = receiver.end, receiver.window
+    return (
+        (sequence - sender.maximum_end - 1) & (sack - seen_end - 1) & _HALF != 0
+        and (window == 0 or (sender.end - window - 1 - end) & _HALF != 0)
+        and (seen_end - max(sender.window, _ACK_WINDOW) - 1 - sack) & _HALF != 0
+    )
+
+
 def _misfit(sender: Side, receiver: Side, sequence: int, end: int, sack: int) -> Fit:
-    """The four conditions; IN if all hold."""
+    """What it means that one of the four conditions does not hold."""
     ack_low = (receiver.end - max(sender.window, _ACK_WINDOW) - 1) & MASK
     end_low = (sender.end - receiver.window - 1) & MASK
     ack_is_seen = before(sack, receiver.end + 1)
@@ -248,29 +263,28 @@ def _misfit(sender: Side, receiver: Side, sequence: int, end: int, sack: int) ->
             sender.flags |= UNACKNOWLEDGED
             return Fit.IGNORED
         return Fit.OUT
-    if not ack_is_seen:
-        return Fit.OUT
-    if receiver.window and not before(end_low, end):
-        return Fit.IGNORED
-    return Fit.IN if before(ack_low, sack) else Fit.IGNORED
+    return Fit.IGNORED if ack_is_seen else Fit.OUT
 
 
 def _learn(sender: Side, receiver: Side, segment: Segment, acknowledgement: int, sack: int, end: int) -> None:
+    """Move both sides on, with `before` written out."""
     window = segment.window if segment.flags & SYN else (segment.window << sender.scale) & MASK
-    sender.window = max(sender.window, (window + sack - acknowledgement) & MASK)
-    if before(sender.end, end):
+    reach = (window + sack - acknowledgement) & MASK
+    if sender.window < reach:
+        sender.window = reach
+    if (sender.end - end) & _HALF:
         sender.end = end
         sender.flags |= UNACKNOWLEDGED
     if segment.flags & ACK:
         if not sender.flags & HAS_ACKED:
             sender.acknowledged = acknowledgement
             sender.flags |= HAS_ACKED
-        elif before(sender.acknowledged, acknowledgement):
+        elif (sender.acknowledged - acknowledgement) & _HALF:
             sender.acknowledged = acknowledgement
-    if receiver.window and before(sender.maximum_end, end):
+    if receiver.window and (sender.maximum_end - end) & _HALF:
         receiver.window = (receiver.window + end - sender.maximum_end) & MASK
     edge = (sack + window) & MASK
-    if before(receiver.maximum_end - 1, edge):
+    if (receiver.maximum_end - 1 - edge) & _HALF:
         receiver.maximum_end = edge if window else (edge + 1) & MASK
     if acknowledgement == receiver.end:
         receiver.flags &= ~UNACKNOWLEDGED
@@ -279,7 +293,7 @@ def _learn(sender: Side, receiver: Side, segment: Segment, acknowledgement: int,
 def _count(tcp: Tcp, direction: int, seen: tuple[int, int, int, int]) -> None:
     """Count how often the same ACK has come in a row."""
     last = (tcp.last_sequence, tcp.last_acknowledgement, tcp.last_end, tcp.last_window)
-    if tcp.last_direction == direction and last == seen:
+    if last == seen and tcp.last_direction == direction:
         tcp.retransmissions = (tcp.retransmissions + 1) & 0xFF
     else:
         tcp.last_direction = direction
