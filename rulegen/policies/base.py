@@ -125,13 +125,13 @@ class Policy(ABC):
     def __init_subclass__(cls) -> None:
         cls.example = cls.example or cls.name
 
-    @abstractmethod
     def claims(self, finding: Finding, asked: Mapping[str, str | None]) -> bool:
-        """The policy is the kind of answer that the finding calls for."""
+        """The policy is the kind of answer that the finding calls for. Without a word of its own, to none."""
+        return False
 
-    @abstractmethod
     def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
         """Whether these settings answer a finding that the policy claims."""
+        raise NotImplementedError(f"{self.name} claims findings and has no word on them")
 
     @abstractmethod
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:

@@ -12,11 +12,10 @@ told from one. So nothing is ever refused for not being a record.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar, Final
 
-from analyzer.model import Finding
 from analyzer.wire.iana import ContentType
 from rulegen.errors import WishError
 from rulegen.ir.match import (
@@ -39,7 +38,6 @@ from rulegen.policies.base import (
     RECORDS,
     SERVERS,
     Answered,
-    LeftAlone,
     Observed,
     Parameter,
     Part,
@@ -118,12 +116,7 @@ class ContentTypes(Policy):
     )
     example: ClassVar[str] = "content-type:types=heartbeat"
 
-    def claims(self, finding: Finding, asked: Mapping[str, str | None]) -> bool:
-        """Which types a network can do without, a finding can't tell."""
-        return False
-
-    def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
-        return LeftAlone("content-type answers no finding")
+    # It claims no finding: none can tell which types a network can do without.
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
         ports, servers = places(settings)

@@ -12,10 +12,9 @@ make conntrack's entry for a connection to one of these ports, or its first reco
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Final
 
-from analyzer.model import Finding
 from rulegen.errors import WishError
 from rulegen.ir.match import (
     WITHOUT_CONNECTION,
@@ -39,7 +38,6 @@ from rulegen.policies.base import (
     ACTION,
     SERVERS,
     Answered,
-    LeftAlone,
     Observed,
     Parameter,
     Part,
@@ -126,12 +124,7 @@ class FirstRecord(Policy):
     )
     example: ClassVar[str] = "first-record:ports=443"
 
-    def claims(self, finding: Finding, asked: Mapping[str, str | None]) -> bool:
-        """It closes gaps of other policies; which ports it fits, a finding can't tell."""
-        return False
-
-    def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
-        return LeftAlone("first-record answers no finding")
+    # It claims no finding: it closes gaps of other policies, and none can tell which ports it fits.
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
         ports, servers = places(settings)

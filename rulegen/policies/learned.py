@@ -11,10 +11,9 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Final
 
-from analyzer.model import Finding
 from rulegen.errors import WishError
 from rulegen.ir.match import (
     InState,
@@ -37,7 +36,6 @@ from rulegen.ir.rule import Chain, Element, Origin, Rule, SetDeclaration, SetMar
 from rulegen.policies.base import (
     ACTION,
     Answered,
-    LeftAlone,
     Observed,
     Parameter,
     Part,
@@ -99,12 +97,7 @@ class Learned(Policy):
     )
     wants_connections: ClassVar[bool] = True
 
-    def claims(self, finding: Finding, asked: Mapping[str, str | None]) -> bool:
-        """It answers captures, not findings."""
-        return False
-
-    def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
-        return LeftAlone("learned answers no finding")
+    # It claims no finding: it answers captures.
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
         ports, servers = places(settings)

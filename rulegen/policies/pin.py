@@ -12,10 +12,9 @@ what a client offers proves nothing, but a server of TLS 1.2 that repeats a sess
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Final
 
-from analyzer.model import Finding
 from rulegen.errors import WishError
 from rulegen.ir.match import (
     Contains,
@@ -42,7 +41,6 @@ from rulegen.policies.base import (
     PORTS,
     SERVERS,
     Answered,
-    LeftAlone,
     Observed,
     Parameter,
     Part,
@@ -56,7 +54,7 @@ from rulegen.policies.base import (
     to_server,
 )
 from rulegen.policies.hellos import APPLICATION_DATA, CLIENT_HELLO, HANDSHAKE, SERVER_HELLO, VERSION_3, hello
-from rulegen.policies.pinned import WAYS, Pinned, choose, packets_of
+from rulegen.policies.pinned import Pinned, choose, packets_of
 
 MARK: Final = 0x0400_0000
 """Bit of the connection's mark: this is the pinned one, or resumes its session."""
@@ -165,11 +163,7 @@ class Pin(Policy):
     wants_handshakes: ClassVar[bool] = True
     example: ClassVar[str] = "pin:client=192.0.2.1:40000"
 
-    def claims(self, finding: Finding, asked: Mapping[str, str | None]) -> bool:
-        return False  # no finding says which connection is the good one
-
-    def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
-        return LeftAlone(f"pin allows the connection that is named by {', '.join(WAYS)}, and no other")
+    # It claims no finding: none says which connection is the good one.
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
         pinned = choose(settings)

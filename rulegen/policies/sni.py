@@ -10,11 +10,10 @@ by whoever sent it, who could have any host denied by naming it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from typing import ClassVar, Final
 
-from analyzer.model import Finding
 from rulegen.errors import WishError
 from rulegen.ir.check import is_host_name
 from rulegen.ir.match import Match, Not, Present, Protocol, ServerName, all_of, any_of, between, equals
@@ -24,7 +23,6 @@ from rulegen.policies.base import (
     PORTS,
     SERVERS,
     Answered,
-    LeftAlone,
     Observed,
     Parameter,
     Part,
@@ -76,12 +74,7 @@ class Sni(Policy):
     )
     example: ClassVar[str] = "sni:names=a.example"
 
-    def claims(self, finding: Finding, asked: Mapping[str, str | None]) -> bool:
-        """No finding calls for it: the names that findings know were chosen by clients."""
-        return False
-
-    def judge(self, observed: Observed, settings: Settings) -> Answered | LeftAlone:
-        return LeftAlone("names of captures are never denied")
+    # It claims no finding: the names that they know were chosen by clients.
 
     def build(self, settings: Settings, answered: Sequence[tuple[Observed, Answered]]) -> Part:
         names = parse_names(settings["names"])
