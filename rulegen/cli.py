@@ -169,6 +169,8 @@ def rules(
         raise typer.BadParameter(
             "--connection names the one that --policy pin lets through: add --policy pin."
         )
+    if explain_format != FORMATS[0] and not explain:
+        raise typer.BadParameter("--format is of what --explain tells: add --explain.")
     from rulegen.account import account_lines
     from rulegen.backends import backend_named, emit
     from rulegen.errors import InvalidRuleset, Refused, WishError

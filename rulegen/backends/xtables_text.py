@@ -47,9 +47,6 @@ LINE_MAX: Final = 10_000
 PATTERN_MAX: Final = 127
 """Linux uapi/linux/netfilter/xt_string.h XT_STRING_MAX_PATTERN_SIZE is 128; the tool wants one less."""
 
-_SERVER_NAME_HEAD: Final = 9
-"""RFC 6066 3: type and length of the extension, length of the list, name_type, length of the name."""
-
 HEADERS: Final = {"ip": 40, "ip6": 60}
 """Bytes that an IP packet with TCP has before its payload, at least."""
 

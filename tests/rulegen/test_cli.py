@@ -208,6 +208,12 @@ def test_servers_go_to_the_policies_that_take_them():
 # --- explain -----------------------------------------------------------------------------------------------
 
 
+def test_a_format_is_of_an_explanation():
+    result = run("rules", "-p", "heartbleed", "--format", "json")
+    assert result.exit_code == 2
+    assert "add --explain" in result.stderr
+
+
 def test_rules_are_explained_and_findings_accounted_for(pipeline, capture):
     result = run("rules", capture, "--explain")
     assert result.exit_code == 0
