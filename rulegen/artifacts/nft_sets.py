@@ -108,7 +108,10 @@ def content(
     known = tuple(_TYPES.get(kind, 0) for kind in types)
     if not widths and all(known):
         widths = known
-    intervals = any(one.end for one in elements)
+    flags = _types(listed.get("flags"))
+    # An interval of all keys has no end either: there is no key behind it.
+    alone = "interval" in flags and len(widths) == 1 and not any(one.high for one in elements)
+    intervals = alone or any(one.end for one in elements)
     size = len(elements[-1].low) if elements else 0
     if not widths or sum(map(padded, widths)) != size:
         widths = (size,) if size else widths
@@ -120,7 +123,7 @@ def content(
         types=types,
         data=None if data is None else " . ".join(_types(data)),
         widths=widths,
-        intervals=intervals or any(one.high for one in elements) or "interval" in _types(listed.get("flags")),
+        intervals=intervals or any(one.high for one in elements) or "interval" in flags,
         elements=timed,
         timeout_s=listed.get("timeout"),
         size=listed.get("size"),
