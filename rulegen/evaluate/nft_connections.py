@@ -1,0 +1,123 @@
+"""Connections that are open at once, counted as nft's `ct count` counts them.
+
+In:  ConnectionCount; packets with their connections.
+Out: OpenConnections, a Stateful; Known, which all of a ruleset's share.
+Source: Linux net/netfilter/nft_connlimit.c, nf_conncount.c; measured on 6.18.
+
+What is counted are names (addresses, ports, protocol) in a list. Any packet of a connection adds its name
+until the connection is assured; a packet without a connection adds its own. Names that no open connection
+has leave when the kernel collects garbage: at most once in a tick, so that what comes within 10 ms of that
+is counted both ways, and where they differ the packet is Undecidable.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rulegen.artifacts.nft_values import ConnectionCount
+from rulegen.evaluate.base import Connection, Passing, Undecidable
+from rulegen.evaluate.conntrack_headers import Tuple, transport, tuple_of
+from rulegen.evaluate.conntrack_settings import TcpState
+from rulegen.evaluate.conntrack_tcp_window import Tcp
+from rulegen.evaluate.nft_packet import Seen
+
+_TICK_NS: Final = 10_000_000
+"""A jiffy of a kernel with HZ=100."""
+
+_CLOSED: Final = (TcpState.TIME_WAIT, TcpState.CLOSE)
+_SWEEP_FROM: Final = 4096
+
+
+class Known:
+    """Connections that packets had when they came to a chain of the ruleset, by their names."""
+
+    def __init__(self) -> None:
+        self._connections: dict[Tuple, Connection] = {}
+        self._sweep_at = _SWEEP_FROM
+
+    def meet(self, passing: Passing) -> None:
+        """A packet comes."""
+        if passing.connection is None:
+            return
+        for name in passing.connection.tuples:
+            self._connections[name] = passing.connection
+        if len(self._connections) >= self._sweep_at:
+            self._connections = {
+                name: one for name, one in self._connections.items() if one.expires_ns > passing.time_ns
+            }
+            self._sweep_at = max(_SWEEP_FROM, 2 * len(self._connections))
+
+    def is_open(self, name: Tuple, now_ns: int) -> bool:
+        """A connection of that name is in conntrack's table and not closed."""
+        one = self._connections.get(name)
+        if one is None or not one.confirmed or one.expires_ns <= now_ns:
+            return False
+        state = one.protocol_state
+        return not (isinstance(state, Tcp) and state.state in _CLOSED)
+
+
+class OpenConnections:
+    """Of a rule, or of one element of a set."""
+
+    def __init__(self, part: ConnectionCount, known: Known) -> None:
+        self._limit = part.count
+        self._over = part.over
+        self._lists = (_List(known, 1), _List(known, _TICK_NS))
+        """As if a tick were short, and as if it were long."""
+
+    def __call__(self, seen: Seen) -> bool:
+        one, other = (counted.meet(seen) > self._limit for counted in self._lists)
+        if one is not other:
+            raise Undecidable(
+                "connections that began or ended within 10 ms of the packet may be counted or not"
+            )
+        return one is self._over
+
+
+class _List:
+    """nf_conncount_list, with a tick of so many nanoseconds."""
+
+    def __init__(self, known: Known, tick_ns: int) -> None:
+        self._known = known
+        self._tick_ns = tick_ns
+        self._names: list[Tuple] = []
+        self._collected_ns: int | None = None
+
+    def meet(self, seen: Seen) -> int:
+        """A packet comes; how many names there are then."""
+        now = seen.passing.time_ns
+        connection = seen.passing.connection
+        due = self._collected_ns is None or now - self._collected_ns >= self._tick_ns
+        if connection is not None and connection.assured:
+            if due:
+                self._names = [one for one in self._names if self._known.is_open(one, now)]
+                self._collected_ns = now
+        elif due or (connection is not None and connection.confirmed):
+            self._add(_name(seen) if connection is None else connection.tuples[0], connection, now)
+        else:
+            self._names.append(_name(seen) if connection is None else connection.tuples[0])
+        return len(self._names)
+
+    def _add(self, name: Tuple, connection: Connection | None, now: int) -> None:
+        """Collect garbage up to the name; where it is not yet in the list, all of it."""
+        kept: list[Tuple] = []
+        confirmed = connection is not None and connection.confirmed
+        for at, one in enumerate(self._names):
+            is_open = self._known.is_open(one, now)
+            if one == name and (is_open or confirmed):
+                self._names = kept + self._names[at:]
+                return
+            if is_open:
+                kept.append(one)
+        self._names = [*kept, name]
+        self._collected_ns = now
+
+
+def _name(seen: Seen) -> Tuple:
+    """Of a packet without a connection."""
+    ipv6 = not seen.four
+    if seen.captured == len(seen.data) and (located := transport(seen.data, ipv6=ipv6)) is not None:
+        name = tuple_of(seen.data, 0, *located, ipv6=ipv6)
+        if name is not None:
+            return name
+    raise Undecidable("ct count of a packet that belongs to no connection and has no ports")
