@@ -64,7 +64,7 @@ class Block(Policy):
         "Everybody behind a blocked address, a NAT or a proxy for example; with prefix4 or prefix6, also"
         " the neighbours, except where an address that was attacked is among them: then the address"
         " alone is blocked. A captured address may be spoofed where the attack needed no handshake."
-        " Loading the file again starts the time anew."
+        " Loading the file again starts the time anew and forgets what was added by hand."
     )
     bypass: ClassVar[str] = (
         "Another address: of the same IPv6 prefix (prefix6=64 answers that), of another host, through a"

@@ -47,10 +47,11 @@ class Sni(Policy):
         " the A-label (xn--...) of a name that IDNA2008 turns into another one."
     )
     costs: ClassVar[str] = (
-        "Needs a backend that can search a packet: nft refuses it. A name shared by good and bad content"
-        " is one name. mode=allow also refuses every ClientHello whose server_name is not in its first"
-        " packet: extensions stand in any order, and hellos with post-quantum key shares have 1,700 bytes"
-        " and more. Connections that were there before go on; `drop` lets clients wait for their time-out."
+        "Needs a backend that can search a packet: nft refuses it, iptables and ip6tables refuse `*.` names."
+        " A name shared by good and bad content is one name. mode=allow also refuses every ClientHello whose"
+        " server_name is not in its first packet: extensions stand in any order, and hellos with"
+        " post-quantum key shares have 1,700 bytes and more. Connections that were there before go on;"
+        " `drop` lets clients wait for their time-out."
     )
     bypass: ClassVar[str] = (
         "The client chooses what it asks for: many servers answer without a server_name or to a false one,"

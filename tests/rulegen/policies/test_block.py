@@ -67,6 +67,22 @@ def test_an_address_is_let_go_and_more_can_be_added(bench, rules_text):
     assert fate.passed
 
 
+@pytest.mark.netns
+@pytest.mark.parametrize("tool", ["nft", "ipset"])
+def test_loading_it_again_forgets_what_was_added_by_hand(bench, respond, tool):
+    ruleset = respond((), "block:ttl=1h").ruleset
+    (backend,) = (one for one in BACKENDS if one.name == tool)
+    text = emit(ruleset, backend).text
+    bench.load(text, tool)
+    add = {
+        "nft": "nft add element inet tlswall set_blocked_ipv4 '{ 192.0.2.9 timeout 1h }'; nft list ruleset",
+        "ipset": "ipset add tlswall-blocked-ipv4 192.0.2.9; ipset list",
+    }[tool]
+    assert "192.0.2.9" in bench.command("sh", "-c", add)
+    bench.load(text, tool)
+    assert "192.0.2.9" not in bench.command("sh", "-c", add.partition("; ")[2])
+
+
 NEIGHBOURS = ("192.0.2.1", "192.0.2.200", "192.0.3.9", "2001:db8::66", "2001:db8:0:1::1")
 """Two in one /24, a third in the next /24 of the same /23; two in neighbouring /64."""
 
