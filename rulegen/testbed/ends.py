@@ -14,6 +14,7 @@ import contextlib
 import select
 import socket
 import struct
+from collections.abc import Iterable
 from typing import Final
 
 from rulegen.testbed.netns import LabError
@@ -29,6 +30,8 @@ _ADDRESSES: Final = {
     1: (bytes.fromhex("020000000001"), bytes.fromhex("0202")),
 }
 _IP_HEADER_MIN: Final = 20
+_PLACES: Final = {False: (slice(12, 16), slice(16, 20)), True: (slice(8, 24), slice(24, 40))}
+"""Source and destination in the headers of IPv4 and IPv6."""
 _FRAME_MAX: Final = 1 << 17
 _PATIENCE_S: Final = 10.0
 """A sentinel arrives within microseconds; after this long the machine or the lab is broken."""
@@ -55,6 +58,21 @@ def link_addresses(side: int, number: int) -> bytes:
     """Destination and source of a side's frame; the number is in the source, so that no two are alike."""
     there, here = _ADDRESSES[side]
     return there + here + struct.pack("!I", number & 0xFFFFFFFF)
+
+
+def answers_to(packet: bytes, arrived: Iterable[bytes]) -> list[bytes]:
+    """The IP packets among frames that go to whom this one came from.
+
+    The firewall also sends what nobody asked for, multicast listener reports for instance.
+    """
+    source, destination = _PLACES[packet[0] >> 4 == 6]
+    return [
+        frame[HEADER_BYTES:]
+        for frame in arrived
+        if len(frame) > HEADER_BYTES
+        and frame[HEADER_BYTES] >> 4 == packet[0] >> 4
+        and frame[HEADER_BYTES:][destination] == packet[source]
+    ]
 
 
 def until(end: socket.socket, sentinel: bytes) -> list[bytes]:

@@ -16,7 +16,15 @@ import os
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from rulegen.testbed.ends import HEADER_BYTES, frame_of, link_addresses, sentinel_of, until, waiting
+from rulegen.testbed.ends import (
+    HEADER_BYTES,
+    answers_to,
+    frame_of,
+    link_addresses,
+    sentinel_of,
+    until,
+    waiting,
+)
 from rulegen.testbed.legacy_trace import LegacyTrace
 from rulegen.testbed.netns import Lab
 from rulegen.testbed.packets import is_fragment
@@ -100,7 +108,7 @@ class Observer:
             passed,
             # What the firewall itself sends to all, such as multicast listener reports, has another source.
             tuple(one[HEADER_BYTES:] for one in arrived if one != frame and one[6:8] == frame[6:8]),
-            tuple(one[HEADER_BYTES:] for one in answers if one[12:14] == frame[12:14]),
+            tuple(answers_to(packet, answers)),
             trace.entered,
             trace.whole,
             steps,

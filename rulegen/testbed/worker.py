@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from multiprocessing.connection import Connection
 
 from rulegen.testbed import tools
-from rulegen.testbed.ends import HEADER_BYTES, frame_of, link_addresses, sentinel_of, until, waiting
+from rulegen.testbed.ends import answers_to, frame_of, link_addresses, sentinel_of, until, waiting
 from rulegen.testbed.netns import Lab, LabError, forget_connections, isolate, run
 from rulegen.testbed.observer import Observer, Seen, on_one_processor
 from rulegen.testbed.trace import Listed
@@ -72,7 +72,7 @@ class Worker:
         here.send(frame)
         here.send(sentinel)
         passed = frame in until(there, sentinel)
-        return passed, [back[HEADER_BYTES:] for back in waiting(here) if back[12:14] == frame[12:14]]
+        return passed, answers_to(packet, waiting(here))
 
     def trace(self, legacy: bool) -> list[Listed]:
         """Trace all packets from here on. Returns the rules of nf_tables with their handles."""

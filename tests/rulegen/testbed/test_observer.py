@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from rulegen.testbed.ends import answers_to, frame_of, sentinel_of
+from rulegen.testbed.packets import RST, Segment
+
 pytestmark = pytest.mark.netns
 
 AS_A_PLAIN_USER = """
@@ -50,3 +53,16 @@ def test_a_plain_user_sees_all_of_it(lab):
     if "no namespaces here" in done.stderr:
         pytest.skip("this system does not let a plain user make namespaces")
     assert set(done.stdout.splitlines()) == {"False True True"}, done.stderr
+
+
+def test_what_the_firewall_says_to_all_is_no_answer():
+    """Its multicast listener reports come at any time, RFC 3810 5.2."""
+    asks = Segment(
+        source="2001:db8::1", destination="2001:db8::2", source_port=1, destination_port=443
+    ).packet()
+    reset = Segment(
+        source="2001:db8::2", destination="2001:db8::1", source_port=443, destination_port=1, flags=RST
+    ).packet()
+    report = Segment(source="fe80::1", destination="ff02::16", source_port=0, destination_port=0).packet()
+    frames = [frame_of(bytes(12), one) for one in (report, reset)]
+    assert answers_to(asks, [*frames, sentinel_of(bytes(12))]) == [reset]
