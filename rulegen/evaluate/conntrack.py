@@ -44,6 +44,7 @@ _STREAM_AFTER_NS: Final = 2 * _NS
 _DIRECTIONS: Final = (Direction.ORIGINAL, Direction.REPLY)
 _SWEEP_FROM: Final = 4096
 _NO_CLASH: Final = TCP
+_DOUBTFUL: Final = "what an earlier packet did to its connection is unknown"
 _NO_SCTP: Final = "the tracking of SCTP connections is not modelled"
 
 
@@ -54,7 +55,8 @@ class Conntrack:
         self.settings = settings
         self._table: dict[Tuple, tuple[Connection, int]] = {}
         self._sweep_at = _SWEEP_FROM
-        self._doubtful: set[frozenset[bytes]] = set()
+        self._doubtful: set[Tuple] = set()
+        self._doubtful_hosts: set[frozenset[bytes]] = set()
         self._has_sctp = False
 
     def connections(self) -> list[Connection]:
@@ -75,8 +77,8 @@ class Conntrack:
         ipv6 = data[0] >> 4 == 6
         if passing.captured < len(data):
             self._see_headers(passing, ipv6=ipv6)
-        if self._doubtful and _hosts(data, ipv6=ipv6) in self._doubtful:
-            raise Undecidable("what an earlier packet between its hosts did to the connection is unknown")
+        if self._doubtful_hosts and _hosts(data, ipv6=ipv6) in self._doubtful_hosts:
+            raise Undecidable(_DOUBTFUL)
         passing.state = State.INVALID
         located = transport(data, ipv6=ipv6)
         if located is None:
@@ -114,10 +116,10 @@ class Conntrack:
     def doubt(self, passing: Passing) -> None:
         """Nobody knows whether the packet got through.
 
-        Where it would have opened a connection, all that comes between its hosts from now on is undecidable.
+        Where it would have opened a connection, all that would belong to that is undecidable from now on.
         """
         if passing.connection is not None and not passing.connection.confirmed:
-            self._doubtful.add(_hosts(passing.data, ipv6=passing.data[0] >> 4 == 6))
+            self._doubtful.update(passing.connection.tuples)
 
     def reset(self, passing: Passing) -> None:
         """A rule drops the packet and answers with a TCP reset."""
@@ -132,6 +134,7 @@ class Conntrack:
         """Refuse a packet of which the capture lacks what the tracker reads."""
         seen = passing.data[: passing.captured]
         located = transport(seen, ipv6=ipv6)
+        name = None
         if located is not None:
             protocol, at = located
             needed = at + 8
@@ -141,7 +144,11 @@ class Conntrack:
                 needed = at + conntrack_icmp.reads(seen, at, ipv6=ipv6)
             if needed <= len(seen) and not self.settings.checksum:
                 return
-        self._doubtful.add(_hosts(passing.data, ipv6=ipv6))
+            name = tuple_of(seen, 0, protocol, at, ipv6=ipv6)
+        if name is None:
+            self._doubtful_hosts.add(_hosts(passing.data, ipv6=ipv6))
+        elif (opposite := inverse(name)) is not None:  # an error does nothing to connections
+            self._doubtful.update((name, opposite))
         raise Undecidable("the capture has not all of the packet that connection tracking reads")
 
     def _is_error(self, passing: Passing, at: int, *, ipv6: bool) -> bool:
@@ -226,6 +233,8 @@ class Conntrack:
         return settings.generic_timeout
 
     def _find(self, name: Tuple, now_ns: int) -> tuple[Connection, int] | None:
+        if self._doubtful and name in self._doubtful:
+            raise Undecidable(_DOUBTFUL)
         there = self._table.get(name)
         if there is not None and there[0].expires_ns <= now_ns:
             self._remove(there[0])

@@ -228,9 +228,7 @@ def _join(sender: Side, receiver: Side, segment: Segment, sack: int) -> None:
     sender.end = segment.end
     sender.window = (segment.window << sender.scale) & MASK or 1
     sender.maximum_end = (segment.end + sender.window) & MASK
-    if receiver.window == 0:
-        receiver.end = receiver.maximum_end = sack
-    elif sack == (receiver.end + 1) & MASK:  # the answer to a keep-alive
+    if sack == (receiver.end + 1) & MASK:  # the answer to a keep-alive
         receiver.end = sack
 
 

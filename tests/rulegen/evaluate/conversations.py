@@ -300,3 +300,33 @@ def others(chance: random.Random, version: int) -> list[tuple[int, bytes]]:
             )
         sent.append((side, ip_packet(version, side, protocol, body)))
     return sent
+
+
+def wrapped(chance: random.Random, known: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Packets sent before, behind IPv4 options or IPv6 extension headers, whole and damaged."""
+    sent = []
+    for side, packet in chance.sample(known, min(4, len(known))):
+        if packet[0] >> 4 == 4:
+            options = chance.choice((b"\1\1\1\0", bytes(40), b"\x94\4\0\0"))
+            head = bytearray(packet[:20]) + options
+            head[0] = 0x40 | len(head) // 4
+            head[2:4] = struct.pack("!H", len(packet) + len(options))
+            head[10:12] = b"\0\0"
+            head[10:12] = struct.pack("!H", checksum(bytes(head)))
+            sent.append((side, bytes(head) + packet[20:]))
+            continue
+        chain = chance.choices((60, 43, 51, 44, 59), k=chance.choice((1, 1, 2, 3)))
+        if chance.random() < 0.3:
+            chain.insert(0, 0)
+        body, following = packet[40:], packet[6]
+        for number in reversed(chain):
+            rest = bytes((0, 1, 4, 0, 0, 0, 0))
+            if number == 51:
+                rest = bytes((1, 0, 0)) + bytes(8)
+            elif number == 44:
+                rest = bytes((0, 0, 0)) + chance.randbytes(4)
+            elif number == 60 and chance.random() < 0.1:
+                rest = b"\xff" + rest[1:]  # it ends behind the packet
+            body, following = bytes((following,)) + rest + body, number
+        sent.append((side, packet[:4] + struct.pack("!HB", len(body), following) + packet[7:40] + body))
+    return sent

@@ -116,7 +116,10 @@ class Model:
 
 def _tcp_at(data: bytes) -> int | None:
     if data[0] >> 4 == 6:
-        return 40 if data[6] == 6 and len(data) >= 60 else None
+        following, at = data[6], 40
+        while following in (0, 43, 44, 60) and at + 2 <= len(data):
+            following, at = data[at], at + 8 * (1 + (following != 44 and data[at + 1]))
+        return at if following == 6 and at + 20 <= len(data) else None
     return 4 * (data[0] & 15) if data[9] == 6 and len(data) >= 40 else None
 
 

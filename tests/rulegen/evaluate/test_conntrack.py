@@ -33,6 +33,7 @@ from tests.rulegen.evaluate.conversations import (
     questions,
     segment,
     with_checksum,
+    wrapped,
 )
 from tests.rulegen.evaluate.shown import Model, compare, configure, seen
 
@@ -82,11 +83,13 @@ def test_the_kernel_says_the_same_of_other_protocols(shown, settings, seed):
         version, ports = chance.choice((4, 6)), (20000 + number, 53)
         sent = Talk(chance, version, ports).packets(6)
         for _ in range(3):
-            kind = chance.randrange(3)
+            kind = chance.randrange(4)
             if kind == 0:
                 sent += datagrams(chance, version, ports)
             elif kind == 1:
                 sent += questions(chance, version, sent)
+            elif kind == 2:
+                sent += wrapped(chance, sent)
             else:
                 sent += others(chance, version)
         codes += compare(shown, settings, sent)
@@ -376,7 +379,7 @@ def test_a_full_table_loses_packets_or_says_that_it_can_not_know():
         (HANDSHAKE[0][1], 21, TESTBED),
         (tcp(CLIENT, A, B, ACK, 100)[1], 60, CHECKING),
         (tcp(CLIENT, A, B, ACK, 100, options=b"\1\1\5\x0a" + bytes(8))[1], 51, TESTBED),
-        (ip_packet(4, SERVER, 1, bytes((3, 1)) + bytes(90)), 40, TESTBED),
+        (ip_packet(4, SERVER, 1, bytes((8, 0)) + bytes(90)), 27, TESTBED),
         (ip_packet(6, SERVER, 60, bytes((6, 3)) + bytes(90)), 60, TESTBED),
     ],
 )
@@ -386,9 +389,24 @@ def test_what_the_capture_lacks_is_unknown_and_so_is_what_follows(packet, captur
         tracked(conntrack, packet, captured=captured)
     with pytest.raises(Undecidable, match="earlier packet"):
         tracked(conntrack, packet)
-    other = bytearray(HANDSHAKE[0][1])
+    other = bytearray(packet)
     other[15] ^= 1  # another host
     assert tracked(conntrack, bytes(other)).state in (State.NEW, State.INVALID)
+
+
+def test_only_the_connection_whose_packet_is_cut_is_in_doubt():
+    conntrack = Conntrack(TESTBED)
+    with pytest.raises(Undecidable, match="has not all"):
+        tracked(conntrack, HANDSHAKE[0][1], captured=30)
+    with pytest.raises(Undecidable, match="earlier packet"):
+        tracked(conntrack, HANDSHAKE[1][1])
+    assert tracked(conntrack, segment(4, CLIENT, (40001, 443), A, 0, SYN)).state is State.NEW
+    about = bytes((3, 1, 0, 0, 0, 0, 0, 0)) + HANDSHAKE[0][1][:28]
+    with pytest.raises(Undecidable, match="earlier packet"):
+        tracked(conntrack, ip_packet(4, SERVER, 1, about))
+    with pytest.raises(Undecidable, match="has not all"):
+        tracked(conntrack, ip_packet(4, SERVER, 1, about), captured=40)
+    assert tracked(conntrack, segment(4, CLIENT, (40002, 443), A, 0, SYN)).state is State.NEW
 
 
 def test_payload_that_the_capture_lacks_is_not_needed():
