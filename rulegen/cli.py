@@ -16,6 +16,7 @@ import typer
 from analyzer.cli import app as analyzer_app
 from analyzer.cli import show_version
 from analyzer.command import fail, guarded, one_of, output, say
+from rulegen.predict_cli import app as predict_app
 
 if TYPE_CHECKING:
     from analyzer.capture import CaptureInfo
@@ -55,6 +56,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.registered_commands.extend(analyzer_app.registered_commands)
+app.registered_commands.extend(predict_app.registered_commands)
 
 
 @app.callback()

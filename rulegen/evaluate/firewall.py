@@ -28,6 +28,7 @@ CONNTRACK: Final = -200
 """NF_IP_PRI_CONNTRACK_DEFRAG, NF_IP_PRI_CONNTRACK."""
 
 HOOKS: Final = ("prerouting", "input", "forward", "output", "postrouting")
+_FAMILIES: Final = ("ip", "ip6")
 _FORWARDED: Final = ("prerouting", "forward", "postrouting")
 _RECEIVED: Final = ("prerouting", "input")
 _SENT: Final = ("output", "postrouting")
@@ -84,6 +85,8 @@ class Outcome(NamedTuple):
 
 
 PASSED: Final = Outcome(Fate.ACCEPT, None, "")
+_UNTRACKABLE: Final = Outcome(Fate.DROP, None, "connection tracking")
+_UNCERTAIN: Final = "the fate of an earlier packet of its connection is not known"
 
 
 class Firewall:
@@ -116,7 +119,7 @@ class Firewall:
         entries = [entry for artifact in artifacts for entry in artifact.entries]
         self._ways = {
             (family, sender): tuple(_in_order(entries, family, hooks(place, sender)))
-            for family in ("ip", "ip6")
+            for family in _FAMILIES
             for sender in Side
         }
         self._uncertain: set[Connection] = set()
@@ -144,14 +147,18 @@ class Firewall:
 
     def track_only(self, passing: Passing) -> Outcome | None:
         """What tracking makes of a packet that is no fragment; None: the chains judge."""
-        if passing.family not in self._tracked:
+        if len(self._tracked) < len(_FAMILIES) and passing.family not in self._tracked:
             return None
         try:
-            return self._track(CONNTRACK, passing)
+            if self._tracker.track(passing) is Fate.DROP:
+                return _UNTRACKABLE
+            if self._uncertain and passing.connection in self._uncertain:
+                raise Undecidable(_UNCERTAIN)
         except Undecidable as unknown:
             outcome = Outcome(Fate.UNKNOWN, None, unknown.why)
             self._settle(passing, outcome)
             return outcome
+        return None
 
     def pass_chains(self, passing: Passing, sender: Side) -> Outcome:
         """What the chains make of a packet that has been tracked, but not yet confirmed."""
@@ -204,9 +211,9 @@ class Firewall:
                 return Outcome(fate, None, "a fragment of a datagram that is not whole")
             return Outcome(fate, None, "a fragment that contradicts others") if fate is Fate.DROP else None
         if self._tracker.track(passing) is Fate.DROP:
-            return Outcome(Fate.DROP, None, "connection tracking")
+            return _UNTRACKABLE
         if passing.connection in self._uncertain:
-            raise Undecidable("the fate of an earlier packet of its connection is not known")
+            raise Undecidable(_UNCERTAIN)
         return None
 
 
@@ -216,7 +223,7 @@ def _decided(entry: Entry, decision: Decision) -> Outcome:
 
 def _families(entries: Iterable[Entry]) -> Iterable[str]:
     for entry in entries:
-        yield from ("ip", "ip6") if entry.family == "inet" else (entry.family,)
+        yield from _FAMILIES if entry.family == "inet" else (entry.family,)
 
 
 def _in_order(

@@ -47,11 +47,10 @@ from rulegen.evaluate.captured import Block
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
-Key: TypeAlias = tuple[int, ...]
+Key: TypeAlias = bytes
 
 _REGISTERS: Final = 64
 _WORD: Final = 4
-_KEY_BITS: Final = 62
 _WIDEST: Final = 7
 """Bytes that are compared as one number."""
 _BASES: Final = ("network", "transport", "inner")
@@ -154,13 +153,10 @@ class Questions:
         shared = plain
         for group in self._alone:
             shared = shared & ~np.logical_and.reduce([plain, *(answers[at] for at in group)])
-        words = [(block.columns.ip_version == 6).astype(np.int64)]
-        for begin in range(0, len(answers), _KEY_BITS):
-            word = np.zeros(len(plain), np.int64)
-            for bit, answer in enumerate(answers[begin : begin + _KEY_BITS]):
-                word |= answer.astype(np.int64) << bit
-            words.append(word)
-        keys: list[Key | None] = list(zip(*(word.tolist() for word in words), strict=True))
+        answers.append(block.columns.ip_version == 6)
+        packed = np.packbits(np.stack(answers), axis=0).T.tobytes()
+        size = len(packed) // len(plain) if len(plain) else 1
+        keys: list[Key | None] = [packed[at : at + size] for at in range(0, len(packed), size)]
         for row in np.flatnonzero(~shared).tolist():
             keys[row] = None
         return keys

@@ -57,7 +57,11 @@ class Traffic:
 
     def __init__(self, analysis: Analysis, capture: int) -> None:
         table = analysis.arrow("packets")
-        rows = table.filter(_equals(table["capture"], capture)) if table is not None else None
+        rows = None
+        if table is not None:
+            # the rows of a capture come together, in the captures' order
+            begin, end = np.searchsorted(table["capture"].to_numpy(), (capture, capture + 1))
+            rows = table.slice(int(begin), int(end - begin))
         self._columns = {
             name: rows[name].to_numpy() if rows is not None else np.empty(0, np.int64) for name in _COLUMNS
         }
@@ -157,9 +161,3 @@ def _end(name: str, port: int) -> str:
     if not port:
         return name
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
-
-
-def _equals(column: object, value: int) -> object:
-    import pyarrow.compute as compute
-
-    return compute.equal(column, value)
