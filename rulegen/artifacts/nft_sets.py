@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import product, zip_longest
 from typing import Any, Final
 
 from rulegen.artifacts.model import Element, SetContent
@@ -179,7 +179,7 @@ def _closed(ordered: list[Printed], width: int) -> Iterator[Element]:
     """Intervals from starts and ends; a start without an end goes on to the last key of all."""
     last = (1 << 8 * width) - 1
     starts = [one for one in ordered if one.low]
-    for one, behind in zip(starts, [*starts[1:], None], strict=True):
+    for one, behind in zip_longest(starts, starts[1:]):
         if one.end:
             continue
         high = last if behind is None else int.from_bytes(behind.low[:width]) - 1

@@ -46,6 +46,16 @@ def artifact():
 
 
 @pytest.mark.netns
+def test_a_set_for_intervals_may_be_empty(respond, artifact):
+    found = artifact(emit(respond((), "block").ruleset, BACKENDS[0]).text)
+    assert unsupported(found) == ()
+    assert {one.name: one.elements for table in found.tables for one in table.sets} == {
+        "set_blocked_ipv4": (),
+        "set_blocked_ipv6": (),
+    }
+
+
+@pytest.mark.netns
 @pytest.mark.parametrize("policies", ASKED, ids=" ".join)
 @pytest.mark.parametrize("backend", BACKENDS, ids=[backend.name for backend in BACKENDS])
 def test_everything_is_understood(written, artifact, policies, backend):
