@@ -82,9 +82,13 @@ def _encoded(name: str, values: Iterable[_Value], what: Callable[[_Value], objec
 def _endpoint(batch: Batch, before: bytes, *, server: bool) -> tuple[Column, Column]:
     """Address and port; the brace behind them is the next column's."""
     upper, lower = batch.addresses(server)
-    hosts = zip(upper.tolist(), lower.tolist(), strict=True)
+    hosts = (lower & 0xFFFFFFFF).astype(np.int64)
+    others = np.flatnonzero((upper != 0) | (lower >> 32 != 0xFFFF))
+    hosts[others] = -1 - np.arange(len(others))
+    halves = zip(upper[others].tolist(), lower[others].tolist(), strict=True)
+    pieces = [b'"%s"' % address(*half).encode() for half in halves]
     close = b"}" if server else b""
     return (
-        coded(close + before + b'{"address":', hosts, lambda halves: b'"%s"' % address(*halves).encode()),
+        Column(close + before + b'{"address":', hosts, pieces, ipv4=True),
         Column(b',"port":', batch.ports(server)),
     )

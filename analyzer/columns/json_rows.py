@@ -22,7 +22,11 @@ import numpy.typing as npt
 COMPILED = cython.compiled
 
 _DIGITS = 20
-"""Of the longest 64-bit number, with its sign."""
+"""Of the longest 64-bit number, with its sign; a dotted address in quotes is shorter."""
+
+_NUMBERS, _PIECES, _IPV4 = range(3)
+_C_PIECES = cython.declare(cython.longlong, _PIECES)
+_C_IPV4 = cython.declare(cython.longlong, _IPV4)
 
 _Value = TypeVar("_Value", bound=Hashable)
 
@@ -35,6 +39,8 @@ class Column(NamedTuple):
     values: npt.NDArray[np.int64]
     pieces: Sequence[bytes] = ()
     """The JSON that values are indices of; empty: they are numbers."""
+    ipv4: bool = False
+    """Values from 0 on are IPv4 addresses; -1 - n stands for the n-th piece."""
 
 
 def coded(before: bytes, values: Iterable[_Value], encode: Callable[[_Value], bytes]) -> Column:
@@ -55,14 +61,16 @@ def rows(columns: Sequence[Column], *, after: bytes, between: bytes) -> bytes:
     count = len(columns[0].values)
     values = np.stack([column.values for column in columns])
     texts = [*(column.before for column in columns), after, between]
-    first = np.full(len(columns), -1, dtype=np.int64)
+    kinds = np.array([_kind(column) for column in columns], dtype=np.int64)
+    first = np.zeros(len(columns), dtype=np.int64)
     room = count * sum(map(len, texts))
     for number, column in enumerate(columns):
+        first[number] = len(texts)
+        texts += column.pieces
+        used = column.values if kinds[number] == _PIECES else -1 - column.values[column.values < 0]
         if column.pieces:
-            first[number] = len(texts)
-            texts += column.pieces
-            room += int(np.array([len(piece) for piece in column.pieces])[column.values].sum())
-        else:
+            room += int(np.array([len(piece) for piece in column.pieces])[used].sum())
+        if kinds[number] != _PIECES:
             room += count * _DIGITS
     ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
     out = np.empty(room, dtype=np.uint8)
@@ -70,11 +78,16 @@ def rows(columns: Sequence[Column], *, after: bytes, between: bytes) -> bytes:
         np.frombuffer(bytearray(b"".join(texts)), dtype=np.uint8).data,
         ends.data,
         first.data,
+        kinds.data,
         values.data.cast("B").cast("q"),
         count,
         out.data,
     )
     return out[:size].tobytes()
+
+
+def _kind(column: Column) -> int:
+    return _IPV4 if column.ipv4 else _PIECES if column.pieces else _NUMBERS
 
 
 @cython.cfunc
@@ -119,10 +132,11 @@ def _number(value, out, at):  # type: ignore[no-untyped-def]
 
 @cython.locals(
     texts=cython.uchar[::1], ends=cython.longlong[::1], first=cython.longlong[::1],
-    values=cython.longlong[::1], count=cython.Py_ssize_t, out=cython.uchar[::1], width=cython.Py_ssize_t,
-    row=cython.Py_ssize_t, column=cython.Py_ssize_t, at=cython.Py_ssize_t, value=cython.longlong,
+    kinds=cython.longlong[::1], values=cython.longlong[::1], count=cython.Py_ssize_t,
+    out=cython.uchar[::1], width=cython.Py_ssize_t, row=cython.Py_ssize_t, column=cython.Py_ssize_t,
+    at=cython.Py_ssize_t, value=cython.longlong, shift=cython.int,
 )  # fmt: skip
-def _write(texts, ends, first, values, count, out):  # type: ignore[no-untyped-def]
+def _write(texts, ends, first, kinds, values, count, out):  # type: ignore[no-untyped-def]
     width = first.shape[0]
     at = 0
     for row in range(count):
@@ -131,9 +145,17 @@ def _write(texts, ends, first, values, count, out):  # type: ignore[no-untyped-d
         for column in range(width):
             at = _copy(texts, ends, column, out, at)
             value = values[column * count + row]
-            if first[column] >= 0:
+            if kinds[column] == _C_PIECES:
                 at = _copy(texts, ends, first[column] + value, out, at)
-            else:
+            elif kinds[column] != _C_IPV4:
                 at = _number(value, out, at)
+            elif value < 0:
+                at = _copy(texts, ends, first[column] - 1 - value, out, at)
+            else:
+                out[at] = 34
+                for shift in range(24, -1, -8):
+                    at = _number(value >> shift & 0xFF, out, at + 1)
+                    out[at] = 46 if shift > 0 else 34
+                at += 1
         at = _copy(texts, ends, width, out, at)
     return at

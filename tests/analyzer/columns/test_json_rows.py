@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ipaddress import IPv4Address
 
 import numpy as np
 import pytest
@@ -37,6 +38,22 @@ def test_a_reader_gets_what_was_put_in(form, rows) -> None:
         {"n": number, "t": text, "f": flag} for number, text, flag in rows
     ]
     assert written.count(b",\n{") == len(rows) - 1
+
+
+@pytest.mark.parametrize("form", FORMS, ids=("compiled or not", "uncompiled"))
+@given(numbers=st.lists(st.none() | st.integers(0, 2**32 - 1), min_size=1, max_size=20))
+def test_addresses_are_dotted_and_others_are_pieces(form, numbers) -> None:
+    others = [index for index, number in enumerate(numbers) if number is None]
+    values = [
+        number if number is not None else -1 - others.index(index) for index, number in enumerate(numbers)
+    ]
+    pieces = [b'"2001:db8::%x"' % index for index in others]
+    column = Column(b"[", np.array(values, dtype=np.int64), pieces, ipv4=True)
+    written = form.rows([column], after=b"]", between=b",")
+    assert json.loads(b"[" + written + b"]") == [
+        [f"2001:db8::{index:x}" if number is None else str(IPv4Address(number))]
+        for index, number in enumerate(numbers)
+    ]
 
 
 def test_what_repeats_is_encoded_once() -> None:
