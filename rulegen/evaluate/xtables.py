@@ -20,7 +20,8 @@ from typing import Final
 
 from rulegen.artifacts.model import Artifact, BaseChain, Dialect, IpSet, Table, of_family
 from rulegen.evaluate.base import Decision, Entry, Evaluated, Fate, Hit, NotModelled, Passing, Undecidable
-from rulegen.evaluate.xtables_packet import HotDrop, Packet
+from rulegen.evaluate.xtables_connlimit import Known
+from rulegen.evaluate.xtables_packet import HotDrop, Packet, is_answered
 from rulegen.evaluate.xtables_rules import LEGACY, NF_TABLES, Rule, Step, Translator
 
 VARIANTS: Final = (NF_TABLES, LEGACY)
@@ -75,7 +76,7 @@ def _entries(table: Table, family: str, variant: str, translator: Translator) ->
     }
     for chain in table.chains:
         if isinstance(chain, BaseChain) and (chain.rules or chain.policy != "accept"):
-            judge = _Judge(chain, chains, behind_authentication=variant == LEGACY)
+            judge = _Judge(chain, chains, translator.known, behind_authentication=variant == LEGACY)
             yield Entry(chain.hook, chain.priority, family, f"{name} {chain.name}", judge)
 
 
@@ -83,10 +84,16 @@ class _Judge:
     """A built-in chain with the chains that it leads to."""
 
     def __init__(
-        self, chain: BaseChain, chains: Mapping[str, tuple[Rule, ...]], *, behind_authentication: bool
+        self,
+        chain: BaseChain,
+        chains: Mapping[str, tuple[Rule, ...]],
+        known: Known | None,
+        *,
+        behind_authentication: bool,
     ) -> None:
         self._first = chains[chain.name]
         self._chains = chains
+        self._known = known
         self._hook = chain.hook
         self._policy = Decision(_ACCEPTED[chain.policy], None)
         self._behind_authentication = behind_authentication
@@ -97,6 +104,8 @@ class _Judge:
         Raises:
             Undecidable: It depends on what the capture does not tell.
         """
+        if self._known is not None:
+            self._known.meet(passing)
         packet = Packet(passing, self._hook, behind_authentication=self._behind_authentication)
         hits = passing.hits
         rules, at = self._first, 0
@@ -119,8 +128,9 @@ class _Judge:
                     if step is Step.NEXT:
                         continue
                     if step is Step.DECIDE:
-                        assert rule.decision is not None
-                        return rule.decision
+                        decision = rule.decision
+                        assert decision is not None
+                        return decision._replace(resets=is_answered(packet)) if decision.resets else decision
                     if step is Step.RETURN:
                         at = len(rules)
                     elif step is Step.EFFECT:

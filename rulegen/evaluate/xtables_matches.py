@@ -35,11 +35,10 @@ from rulegen.artifacts.xt_values import (
 )
 from rulegen.evaluate import cbpf, text_search, u32
 from rulegen.evaluate.base import Undecidable
-from rulegen.evaluate.xtables_packet import HotDrop, Packet
+from rulegen.evaluate.xtables_packet import TCP_HEADER, HotDrop, Packet
 
 Test: TypeAlias = Callable[[Packet], bool]
 
-TCP_HEADER: Final = 20
 UDP_HEADER: Final = 8
 ICMP_HEADER: Final = 8
 
@@ -187,7 +186,10 @@ def length(match: Length) -> Test:
 
 def string(match: String) -> Test:
     def test(packet: Packet) -> bool:
-        return text_search.found(match, packet.data, packet.passing.captured) is not match.inverted
+        held = text_search.found(match, packet.data, packet.passing.captured)
+        if held and match.algorithm == "bm" and len(packet.passing.fragments) > 1:
+            raise Undecidable("-m string --algo bm misses what lies in two fragments of a datagram")
+        return held is not match.inverted
 
     return test
 

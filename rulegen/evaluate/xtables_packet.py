@@ -1,7 +1,7 @@
 """A packet as a rule of iptables sees it: where its upper header begins, and which bytes a capture lacks.
 
 In:  Passing.
-Out: Packet; HotDrop.
+Out: Packet; HotDrop; whether a reset answers a packet.
 Source: Linux net/ipv4/netfilter/ip_tables.c ipt_do_table; net/ipv6/netfilter/ip6_tables.c ip6_packet_match;
     net/ipv6/exthdrs_core.c ipv6_find_hdr, ipv6_skip_exthdr; include/net/netfilter/nf_tables_ipv6.h.
 
@@ -13,10 +13,15 @@ from __future__ import annotations
 from typing import Final, SupportsIndex
 
 from rulegen.evaluate.base import Passing, Undecidable
+from rulegen.evaluate.conntrack_headers import checksum_is_right
 
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, NO_NEXT, DESTINATION = 0, 43, 44, 51, 59, 60
 EXTENSIONS: Final = frozenset({HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, NO_NEXT, DESTINATION})
 """Linux net/ipv6/exthdrs_core.c ipv6_ext_hdr."""
+
+TCP: Final = 6
+TCP_HEADER: Final = 20
+RST: Final = 4
 
 OFFSET_MASK: Final = 0x1FFF
 
@@ -89,6 +94,18 @@ class Packet:
     def upper_bytes(self, first: int, behind: int) -> bytes:
         """Of the upper header, which has them."""
         return self.data[self.offset + first : self.offset + behind]
+
+
+def is_answered(packet: Packet) -> bool:
+    """Whether a TCP reset answers the packet: a sound segment, no reset itself (nf_reject_ip_tcphdr_get)."""
+    if packet.upper != TCP or packet.fragment or not packet.has(TCP_HEADER):
+        return False
+    if packet.upper_bytes(13, 14)[0] & RST:
+        return False
+    data = packet.data
+    if packet.passing.captured < len(data):
+        raise Undecidable("the capture cuts the packet; its checksum says whether a reset answers it")
+    return checksum_is_right(data, packet.offset, TCP, ipv6=packet.ip6)
 
 
 def _length(kind: int, second: int) -> int:

@@ -25,6 +25,7 @@ from rulegen.evaluate import xtables_rates as rates
 from rulegen.evaluate import xtables_recent as recents
 from rulegen.evaluate.base import Decision, Fate, Hit, NotModelled
 from rulegen.evaluate.xtables_connection import Effect
+from rulegen.evaluate.xtables_connlimit import Known, connlimit
 from rulegen.evaluate.xtables_matches import Test
 from rulegen.evaluate.xtables_sets import Sets, change_refusal, refusal
 
@@ -85,7 +86,14 @@ _EFFECTS: Final[dict[type, Callable[..., Effect]]] = {
     xt.Notrack: lambda _: connection.notrack,
 }
 
-_TRACKING: Final = (xt.Conntrack, xt.ConnMark, xt.SetConnMark, xt.SaveConnMark, xt.RestoreConnMark)
+_TRACKING: Final = (
+    xt.Conntrack,
+    xt.ConnMark,
+    xt.ConnLimit,
+    xt.SetConnMark,
+    xt.SaveConnMark,
+    xt.RestoreConnMark,
+)
 """What makes the kernel track connections when it is loaded."""
 
 _ASKED_FIRST: Final = (xt.Interface, xt.Address, xt.Protocol, xt.Fragment)
@@ -97,6 +105,8 @@ class Translator:
 
     def __init__(self, variant: str, family: str, ipsets: Iterable[IpSet]) -> None:
         self.tracking = False
+        self.known: Known | None = None
+        """Where some rule counts connections: all that packets have."""
         self._native = variant == NF_TABLES
         self._family = family
         self._sets = Sets(ipsets)
@@ -137,6 +147,9 @@ class Translator:
             return recents.recent(part, shared)
         if isinstance(part, xt.Limit):
             return rates.limit(part)
+        if isinstance(part, xt.ConnLimit):
+            self.known = self.known or Known()
+            return connlimit(part, self.known)
         return _PURE[type(part)](part)
 
     def _in_nft_words(self, part: xt.Match | Unknown) -> Test | None:
@@ -179,8 +192,11 @@ class Translator:
                 rule.step = Step.RETURN
             case xt.Verdict(kind="ACCEPT"):
                 rule.step, rule.decision = Step.DECIDE, Decision(Fate.ACCEPT, rule.hit)
-            case xt.Verdict(kind="DROP") | xt.Reject():
+            case xt.Verdict(kind="DROP"):
                 rule.step, rule.decision = Step.DECIDE, Decision(Fate.DROP, rule.hit)
+            case xt.Reject():
+                resets = target.kind in ("tcp-reset", "tcp-rst")
+                rule.step, rule.decision = Step.DECIDE, Decision(Fate.DROP, rule.hit, resets)
             case xt.Verdict():
                 raise NotModelled(where, f"-j {target.kind}")
             case xt.Jump():
@@ -207,8 +223,6 @@ def _not_modelled(part: xt.Match, family: str) -> str | None:
             return "-m hashlimit by bytes or with --hashlimit-rate-match"
         case xt.Recent() if part.reap or part.ttl:
             return "-m recent with --reap or --rttl"
-        case xt.ConnLimit():
-            return "-m connlimit"
         case xt.AddrType():
             asked = (part.source, part.destination)
             unknown = {name for one in asked if one for name in one.types} - matches.DECIDABLE_TYPES[family]

@@ -9,7 +9,16 @@ import pytest
 
 from analyzer.model import Side
 from rulegen.artifacts import read_ipset, read_iptables
+from rulegen.backends import emit
+from rulegen.backends.bpf import BACKEND as BPF
+from rulegen.backends.ipset import BACKEND as IPSET
+from rulegen.backends.iptables import IP6TABLES, IPTABLES
+from rulegen.errors import Refused
 from rulegen.evaluate.base import Connection, Fate, NotModelled, Passing, Undecidable
+from rulegen.evaluate.conntrack import Conntrack
+from rulegen.evaluate.conntrack_settings import TESTBED
+from rulegen.evaluate.defrag import Reassembly
+from rulegen.evaluate.firewall import Firewall
 from rulegen.evaluate.xtables import evaluate_xtables
 from rulegen.ir.match import Direction, State
 from rulegen.testbed.packets import Segment, fragments
@@ -20,11 +29,14 @@ from tests.rulegen.evaluate.xt_bench import (
     evaluated,
     family_of,
     flush,
+    hit,
     judge,
     passing,
     way,
 )
-from tests.rulegen.evaluate.xt_random import PACKETS, ruleset, set_rules, sets
+from tests.rulegen.evaluate.xt_random import PACKETS, connections, counting_rules, ruleset, set_rules, sets
+from tests.rulegen.policies.test_samples import CAPTURES
+from tests.rulegen.policies.test_samples import packets as packets_of
 
 C4, S4 = "192.0.2.1", "198.51.100.7"
 FRESH = random.SystemRandom().randrange(1 << 32)
@@ -115,7 +127,7 @@ def test_user_chains_return_to_their_callers_and_goto_does_not():
     found = {}
     for mark in range(1, 5):
         one = passing(1, segment(), mark=mark)
-        found[mark] = (judge(entries, one), [(hit.chain, hit.number) for hit in one.hits])
+        found[mark] = (judge(entries, one), [(each.chain, each.number) for each in one.hits])
     begin = [("FORWARD", 1), ("A", 1)]
     assert found == {
         1: (True, [*begin, ("B", 1)]),
@@ -131,8 +143,21 @@ def test_who_decided():
     decision = entry.judge(passing(1, segment()))
     assert decision.fate is Fate.DROP
     assert decision.by == ("ip filter", "FORWARD", 1, "[x] why")
-    assert entry.judge(passing(1, segment(source="192.0.2.2"))) == (Fate.DROP, None)
+    assert entry.judge(passing(1, segment(source="192.0.2.2")))[:2] == (Fate.DROP, None)
     assert (entry.hook, entry.priority, entry.family, entry.name) == ("forward", 0, "ip", "ip filter FORWARD")
+
+
+def test_what_a_reset_answers():
+    """The tracker closes the connection then."""
+    text = filter_of("-A FORWARD -p tcp -j REJECT --reject-with tcp-reset")
+    (entry,) = evaluated(text, NFT).entries
+    whole = segment(payload=b"x")
+    assert entry.judge(passing(1, whole)) == (Fate.DROP, ("ip filter", "FORWARD", 1, None), True)
+    assert not entry.judge(passing(1, whole[:-1] + b"y")).resets
+    assert not entry.judge(passing(1, segment(flags=4))).resets
+    assert not entry.judge(passing(1, NEXT)).resets
+    with pytest.raises(Undecidable, match="reset"):
+        entry.judge(passing(1, whole, captured=40))
 
 
 def test_chains_are_entered_where_the_kernel_enters_them():
@@ -293,6 +318,91 @@ def test_rates_by_the_clock(bench, tool):
             kernel = after
     assert unknown < 0.1 * compared
     assert hits > 100
+
+
+@pytest.mark.netns
+@by_tool
+@pytest.mark.parametrize("seed", [1, FRESH], ids=["1", "fresh"])
+def test_connections_are_counted_as_the_kernel_counts_them(bench, tool, seed):
+    """The pauses are longer than the kernel's ticks, in which it counts as it can."""
+    chance = random.Random(seed)
+    text = filter_of(*counting_rules(chance))
+    bench.load(text, tool)
+    firewall = Firewall([evaluated(text, tool)], Conntrack(TESTBED), Reassembly(TESTBED))
+    kernel = counted(bench, tool)
+    for number, (side, packet) in enumerate(connections(chance, family_of(tool), 50)):
+        time.sleep(0.011)
+        one = passing(number, packet, time_ns=time.monotonic_ns())
+        (fate,) = bench.send([(side, packet)])
+        after = counted(bench, tool)
+        outcome = firewall.judge(one)
+        assert (outcome.fate is Fate.ACCEPT) is fate.passed, (f"seed {seed}", text, number, outcome)
+        assert +hit([one]) == after - kernel, (f"seed {seed}", text, number)
+        kernel = after
+
+
+def test_connections_that_are_not_opened_are_not_counted():
+    (entry,) = evaluated(filter_of("-A FORWARD -m connlimit --connlimit-above 1 -j DROP"), LEGACY).entries
+    assert entry.judge(in_connection(State.NEW)).fate is Fate.ACCEPT
+    with pytest.raises(Undecidable, match="don't open a connection"):
+        entry.judge(in_connection(State.ESTABLISHED))
+    with pytest.raises(Undecidable, match="don't open a connection"):
+        entry.judge(in_connection(State.NEW))
+
+
+OWN = [
+    "heartbleed:encrypted=pass",
+    "rate:handshakes=3/minute/4",
+    "block:ttl=1h",
+    "sni:names=a.example,mode=deny",
+]
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("policy", OWN)
+@pytest.mark.parametrize(("backend", "tool"), [(IPTABLES, "iptables-nft"), (IP6TABLES, "ip6tables-legacy"),
+                                               (BPF, "iptables-legacy"), (BPF, "ip6tables-nft")],
+                         ids=["iptables", "ip6tables", "bpf", "bpf-ip6"])  # fmt: skip
+def test_what_tlswall_writes(bench, respond, finding, backend, tool, policy):
+    """Over all samples, one after the other: verdicts and counters, with connections and sets."""
+    ruleset = respond((finding(),), policy).ruleset
+    try:
+        text = emit(ruleset, backend).text
+    except Refused as refused:
+        pytest.skip(f"refused: {refused.refusals[0].feature}")
+    ipsets = emit(ruleset, IPSET).text if ruleset.sets else ""
+    if ipsets:
+        bench.load(ipsets, "ipset")
+    bench.load(text, tool)
+    firewall = Firewall([evaluated(text, tool, ipsets)], Conntrack(TESTBED), Reassembly(TESTBED))
+    sent = [(side, packet) for path in CAPTURES for _, side, packet in packets_of(path)]
+    start = time.monotonic_ns()
+    fates = bench.send(sent)
+    each = (time.monotonic_ns() - start) // len(sent)
+    asked = [passing(at, packet, time_ns=start + at * each) for at, (_, packet) in enumerate(sent)]
+    outcomes = [firewall.judge(one) for one in asked]
+    if all(outcome.fate is not Fate.UNKNOWN for outcome in outcomes):
+        assert hit(asked) == +counted(bench, tool)
+    assert sum(outcome.fate is Fate.UNKNOWN for outcome in outcomes) <= 2
+    wrong = [
+        (at, outcome)
+        for at, (outcome, fate) in enumerate(zip(outcomes, fates, strict=True))
+        if outcome.fate is not Fate.UNKNOWN and (outcome.fate is Fate.ACCEPT) is not fate.passed
+    ]
+    assert wrong == []
+    flush(bench)
+
+
+def test_a_pattern_in_two_fragments_is_found_by_kmp_alone():
+    for algorithm, fragments_of, held in (("kmp", (1, 2), True), ("bm", (2,), True), ("bm", (1, 2), None)):
+        rule = f"-A FORWARD -m string --string abc --algo {algorithm} -j DROP"
+        (entry,) = evaluated(filter_of(rule), LEGACY).entries
+        one = passing(2, segment(payload=b"xabcx"), fragments=fragments_of)
+        if held is None:
+            with pytest.raises(Undecidable, match="two fragments"):
+                entry.judge(one)
+        else:
+            assert entry.judge(one).fate is Fate.DROP
 
 
 def test_a_rate_about_to_be_reached_is_not_decided():

@@ -7,7 +7,8 @@ import random
 import struct
 from collections.abc import Callable
 
-from rulegen.testbed.packets import ipv4, ipv6
+from analyzer.model import Side
+from rulegen.testbed.packets import ACK, FIN, RST, SYN, Segment, ipv4, ipv6
 
 PORTS = (0, 1, 22, 53, 80, 443, 1023, 1024, 4433, 65535)
 ADDRESSES4 = ("192.0.2.1", "192.0.2.77", "198.51.100.7", "10.1.2.3", "224.0.0.5", "127.0.0.9")
@@ -329,3 +330,51 @@ def set_rule(chance: random.Random, family: str) -> str:
 def set_rules(chance: random.Random, family: str, rules: int) -> str:
     lines = [f"-A FORWARD {set_rule(chance, family)}" for _ in range(rules)]
     return "\n".join(("*filter", ":FORWARD ACCEPT [0:0]", *lines, "COMMIT", ""))
+
+
+def counting_rules(chance: random.Random) -> list[str]:
+    """Rules that count connections, for packets that open one."""
+    matches = []
+    for _ in range(8):
+        asked = chance.choice(("", "-p tcp -m tcp --syn", "-p tcp -m tcp --dport 443"))
+        kind, count = chance.choice(("above", "upto")), chance.randrange(6)
+        whose = chance.choice(("", "--connlimit-mask 24", "--connlimit-mask 0", "--connlimit-daddr"))
+        matches.append(
+            f"-A FORWARD {asked} -m conntrack --ctstate NEW -m connlimit --connlimit-{kind} {count} {whose}"
+            f" {chance.choice(('', '', '-j DROP'))}"
+        )
+    return matches
+
+
+def connections(chance: random.Random, family: str, count: int) -> list[tuple[Side, bytes]]:
+    """Clients that open connections, use them, and close or reset them, all at once."""
+    clients = ("192.0.2.1", "192.0.2.77", "198.51.100.9") if family == "ip" else ADDRESSES6[:3]
+    server = "203.0.113.5" if family == "ip" else "2001:db8:1::5"
+    steps: list[list[tuple[Side, Segment]]] = []
+    sent = []
+    while len(sent) < count:
+        if not steps or chance.random() < 0.3:
+            steps.append(_conversation(chance, chance.choice(clients), server, chance.randrange(1000, 1012)))
+        one = chance.choice(steps)
+        side, segment = one.pop(0)
+        sent.append((side, segment.packet()))
+        steps = [rest for rest in steps if rest]
+    return sent
+
+
+def _conversation(chance: random.Random, client: str, server: str, port: int) -> list[tuple[Side, Segment]]:
+    to_server = {"source": client, "destination": server, "source_port": port, "destination_port": 443}
+    to_client = {"source": server, "destination": client, "source_port": 443, "destination_port": port}
+
+    def says(side: Side, flags: int, sequence: int, acknowledgement: int) -> tuple[Side, Segment]:
+        ends = to_server if side is Side.CLIENT else to_client
+        numbers = {"sequence": sequence, "acknowledgement": acknowledgement}
+        return side, Segment(**ends, **numbers, flags=flags)
+
+    client_side, server_side = Side.CLIENT, Side.SERVER
+    begin = [says(client_side, SYN, 1000, 0), says(server_side, SYN | ACK, 5000, 1001)]
+    end = [says(client_side, FIN | ACK, 1001, 5001), says(server_side, FIN | ACK, 5001, 1002)]
+    broken = [says(chance.choice((client_side, server_side)), RST | ACK, 1001, 5001)]
+    again = [begin[0]] if chance.random() < 0.3 else []
+    used = [says(client_side, ACK, 1001, 5001)] * chance.randrange(1, 4)
+    return [*again, *begin, *used, *chance.choice(([], broken, end))]
