@@ -21,6 +21,7 @@ _MORE: Final = 0x2000
 _FRAGMENTED: Final = 0x3FFF
 """IPv4: more fragments, or an offset."""
 _FRAGMENTED_6: Final = 0xFFF9
+_AUTHENTICATION: Final = 51
 _CHAINED: Final = (0, 43, IPV6_FRAGMENT, 60)
 """IPv6 headers in front of which, and among which, the fragment header stands, RFC 8200 4.1."""
 
@@ -118,6 +119,26 @@ def is_fragment(packet: bytes) -> bool:
             return int.from_bytes(packet[at + 2 : at + 4], "big") & _FRAGMENTED_6 != 0
         following, at = packet[at], at + 8 * (packet[at + 1] + 1)
     return False
+
+
+def ends_in_headers(packet: bytes) -> bool:
+    """Whether IPv6 extension headers say that the transport header is behind the packet's end.
+
+    Source: Linux net/ipv6/exthdrs_core.c ipv6_find_hdr, which believes them.
+    """
+    if packet[0] >> 4 != 6:
+        return False
+    following, at = packet[6], 40
+    while following in (*_CHAINED, _AUTHENTICATION) and at + 2 <= len(packet):
+        size = 8 * (packet[at + 1] + 1)
+        if following == IPV6_FRAGMENT:
+            size = 8
+            if int.from_bytes(packet[at + 2 : at + 4], "big") & ~7 & 0xFFFF:
+                return False
+        elif following == _AUTHENTICATION:
+            size = 4 * (packet[at + 1] + 2)
+        following, at = packet[at], at + size
+    return at > len(packet)
 
 
 def repaired(packet: bytes) -> bytes:

@@ -18,7 +18,7 @@ from rulegen.artifacts.xt_values import Reject, Verdict
 from rulegen.evaluate.base import Fate, Hit
 from rulegen.testbed.netns import LabError
 from rulegen.testbed.observer import Seen
-from rulegen.testbed.packets import is_fragment
+from rulegen.testbed.packets import ends_in_headers, is_fragment
 from rulegen.testbed.trace import NF_DROP, POLICY, RULE, Listed, Step
 
 LEGACY: Final = {"iptables-legacy": "ip", "ip6tables-legacy": "ip6"}
@@ -46,6 +46,10 @@ class Observed(NamedTuple):
     entered: bool = True
     """It came to the first hook. The kernel throws away before, unseen by any rule, what has a damaged IP
     header."""
+    traced: bool = True
+    """False: `hits` and `by` are not known. The kernel can't write a line of nf_tables' trace for a packet of
+    IPv6 whose headers say that the transport header is behind its end (nf_tables_trace.c nft_trace_notify).
+    """
 
 
 class Places:
@@ -55,6 +59,11 @@ class Places:
         self._nft: dict[tuple[str, int], tuple[Hit, bool]] = {}
         self._legacy: dict[tuple[str, str, int], tuple[Hit, bool]] = {}
         self._found: dict[Step, tuple[Hit, bool] | None] = {}
+
+    @property
+    def nft(self) -> bool:
+        """Whether there are rules of nf_tables."""
+        return bool(self._nft)
 
     def add_nft(self, rules: Iterable[Listed]) -> None:
         """Rules of nf_tables, also those of iptables-nft, in the order of their chains."""
@@ -126,7 +135,9 @@ def observed(packet: bytes, seen: Seen, places: Places) -> Observed:
         fate, by = Fate.ACCEPT, None
     elif seen.entered and not seen.whole and not dropped and is_fragment(packet):
         fate = Fate.STOLEN
-    return Observed(fate, by, tuple(hits), seen.answers, seen.instead, seen.entered)
+    if seen.entered or not ends_in_headers(packet):
+        return Observed(fate, by, tuple(hits), seen.answers, seen.instead, seen.entered)
+    return Observed(fate, by, tuple(hits), seen.answers, seen.instead, traced=not places.nft)
 
 
 def _drops(step: Step) -> bool:

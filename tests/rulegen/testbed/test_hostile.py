@@ -10,7 +10,7 @@ import pytest
 
 from analyzer.model import Side
 from rulegen.evaluate.base import Fate
-from rulegen.testbed.packets import Segment, fragments, is_fragment, repaired
+from rulegen.testbed.packets import Segment, ends_in_headers, fragments, is_fragment, repaired
 from rulegen.testbed.replay import Bench
 
 pytestmark = pytest.mark.netns
@@ -103,12 +103,14 @@ FILES = {
 @pytest.mark.parametrize("files", FILES.values(), ids=FILES)
 def test_every_match_that_a_rule_counted_is_told(lab, files, seed):
     assert lab is not None  # a lab can be built here; fragments want one of their own
-    packets = hostile(seed)
+    packets = [(side, packet) for side, packet in hostile(seed) if not ends_in_headers(packet)]
     told: dict[str, Counter[str]] = {"ip": Counter(), "ip6": Counter()}
     with Bench() as bench:
         for (_, packet), one in zip(packets, bench.prove(files, packets), strict=True):
             family = told["ip6" if packet[0] >> 4 == 6 else "ip"]
             family.update(name[1] for hit in one.hits if (name := re.match(r"\[(\w+)]", hit.comment or "")))
+            assert one.traced
+            assert one.entered or (one.fate == Fate.DROP and not one.hits)  # bad hop-by-hop options
             assert one.fate != Fate.STOLEN or (is_fragment(packet) and not one.hits and not one.answers)
             assert one.by is None or (one.fate == Fate.DROP and one.by == one.hits[-1])
         for tool, _ in files:

@@ -80,6 +80,21 @@ def test_a_damaged_header_comes_to_no_rule(bench):
 
 
 @netns
+@pytest.mark.parametrize("tool", ["nft", "ip6tables-nft", "ip6tables-legacy"])
+def test_what_the_kernel_can_not_trace_is_said(bench, tool):
+    """An extension header that is longer than the packet: nf_tables' trace has no line for it."""
+    long = segment(six=True)
+    long = long[:6] + b"\x3c" + long[7:40] + b"\x06\x7f" + bytes(6) + long[48:]
+    text = STATELESS
+    if tool != "nft":
+        text = "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD\nCOMMIT\n"
+    one, whole = bench.prove([(tool, text)], sent(long, segment(six=True)))
+    assert (one.fate, one.entered) == (Fate.ACCEPT, True)
+    assert (one.traced, len(one.hits)) == ((True, 1) if "legacy" in tool else (False, 0))
+    assert (whole.traced, len(whole.hits)) == (True, 1)
+
+
+@netns
 @pytest.mark.parametrize("tool", ["nft", "iptables-nft", "iptables-legacy", "ip6tables-legacy"])
 def test_answers_belong_to_the_packet_that_they_answer(bench, tool):
     six = "6" in tool
