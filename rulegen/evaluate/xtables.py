@@ -8,7 +8,7 @@ Source: Linux net/ipv4/netfilter/ip_tables.c ipt_do_table, net/ipv6/netfilter/ip
     xtables_packet.py      a packet as rules see it
     xtables_rules.py       which test stands for which match; what is not modelled
         xtables_matches, xtables_native (iptables-nft says it in nft's words), xtables_connection,
-        xtables_rates, xtables_recent, xtables_sets; u32, cbpf, text_search
+        xtables_connlimit, xtables_rates, xtables_recent, xtables_sets; u32, cbpf, text_search
 
 What is not modelled is refused before the first packet; what a packet does not tell is Undecidable.
 """

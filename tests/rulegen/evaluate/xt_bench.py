@@ -13,10 +13,13 @@ from rulegen.artifacts import read_ipset, read_iptables
 from rulegen.evaluate.base import Evaluated, Fate, Passing
 from rulegen.evaluate.xtables import evaluate_xtables
 from rulegen.testbed.netns import LabError
+from rulegen.testbed.packets import Segment
 from rulegen.testbed.replay import Bench
 
 TOOLS = ("iptables-legacy", "iptables-nft", "ip6tables-legacy", "ip6tables-nft")
 HOOKS = ("prerouting", "forward", "postrouting")
+
+C4, S4 = "192.0.2.1", "198.51.100.7"
 
 _COUNTED = re.compile(r"\[(\d+):(\d+)\] -A (\S+)")
 
@@ -106,3 +109,13 @@ def line_of(text: str, place: tuple[str, str, int]) -> str:
     table, chain, number = place
     part = text.split(f"*{table}\n")[1].split("COMMIT")[0]
     return [line for line in part.splitlines() if line.startswith(f"-A {chain} ")][number - 1]
+
+
+def segment(**changes: object) -> bytes:
+    values = {"source": C4, "destination": S4, "source_port": 40000, "destination_port": 443, **changes}
+    return Segment(**values).packet()
+
+
+def filter_of(*rules: str, policy: str = "ACCEPT", chains: tuple[str, ...] = ()) -> str:
+    own = [f":{name} - [0:0]" for name in chains]
+    return "\n".join(("*filter", f":FORWARD {policy} [0:0]", *own, *rules, "COMMIT", ""))
