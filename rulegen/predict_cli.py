@@ -187,13 +187,14 @@ def _refuse(asked: _Asked, output_path: Path | None) -> None:
             fail(f"{name}: is a capture, and not overwritten with the prediction")
     refused = refusals(asked.artifacts, asked.loading)
     for one in refused[:_REFUSALS_MAX]:
-        say(f"not modelled: {one.where}: {one.feature}")
+        say(f"not modelled: {one.where}: {one.feature.rstrip(',')}")
     if len(refused) > _REFUSALS_MAX:
         say(f"and {len(refused) - _REFUSALS_MAX} more")
     if refused:
         fail(
             f"{', '.join(map(str, asked.files))}: nothing predicted, since what these rules do is not known"
-            " here; try a copy without them, and mind what they would have done"
+            " here; give missing sets by --with, or try a copy without these rules, and mind what they would"
+            " have done"
         )
 
 

@@ -83,7 +83,8 @@ class _Memory:
             return meetings.number(early)
         connection = passing.connection
         mark = None if connection is None else connection.mark
-        all_of = (key, sender, passing.state, passing.direction, mark)
+        # members of an enum are there once, and Python would call a function to hash each
+        all_of = (key, id(sender), id(passing.state), id(passing.direction), mark)
         known = self._known.get(all_of)
         if known is None:
             outcome = firewall.pass_chains(passing, sender)

@@ -3,7 +3,7 @@
 In:  the artifacts of a firewall; a Block.
 Out: for each packet a key: packets with the same key, state, direction and marks meet the same rules. None:
      the packet is no plain TCP packet, or it may come to a rule that remembers more than that.
-Source: Linux net/netfilter/nft_payload.c nft_payload_eval, of packets without IP options and fragments.
+Source: Linux net/netfilter/nf_tables_core.c nft_do_chain: registers are zeroed for every rule.
 
 Nothing is decided here: the first packet of a key is judged by the evaluator, the others like it. So a
 question too many costs time, and one that is missing would be a mistake: what is not known by name is never
@@ -12,14 +12,12 @@ shared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from analyzer.columns.schema import Kind
 from rulegen.artifacts.model import Artifact, Dialect, SetContent, Table
 from rulegen.artifacts.nft_values import (
     Bitwise,
@@ -43,17 +41,26 @@ from rulegen.artifacts.nft_values import (
     Reject,
     Shift,
 )
+from rulegen.evaluate.answers import (
+    BASES,
+    Byte,
+    Family,
+    Loads,
+    OneOf,
+    Packets,
+    Question,
+    Within,
+    answer_of,
+    plain_packets,
+)
 from rulegen.evaluate.captured import Block
 
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 Key: TypeAlias = bytes
 
 _REGISTERS: Final = 64
 _WORD: Final = 4
 _WIDEST: Final = 7
 """Bytes that are compared as one number."""
-_BASES: Final = ("network", "transport", "inner")
 
 _NAME: Final = 16
 _META: Final = dict.fromkeys(("l4proto", "nfproto", "protocol", "mark", "iif", "oif"), _WORD) | dict.fromkeys(
@@ -65,16 +72,6 @@ _VERSIONS: Final = {b"\x02": 4, b"\x0a": 6}
 """NFPROTO_IPV4, NFPROTO_IPV6."""
 _CT: Final = dict.fromkeys(("state", "direction", "mark"), _WORD)
 """What `ct` loads that is part of the key."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Byte:
-    """A byte of the packet in a register."""
-
-    base: str
-    offset: int
-    mask: int = 0xFF
-    xor: int = 0
 
 
 class _Known:
@@ -89,50 +86,14 @@ _KNOWN: Final = _Known()
 _FAMILY: Final = _Known()
 """What `meta nfproto` loads."""
 _OTHER: Final = _Other()
-_Symbol: TypeAlias = _Byte | _Known | _Other | int
-
-
-@dataclass(frozen=True, slots=True)
-class _Loads:
-    """Whether the packet has all bytes up to `end`."""
-
-    base: str
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Within:
-    """Whether bytes are in one of these intervals, as numbers; for short ones."""
-
-    value: tuple[_Byte | int, ...]
-    intervals: tuple[tuple[int, int], ...]
-    inverted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _OneOf:
-    """Whether bytes are one of these keys of a set, of any width."""
-
-    value: tuple[_Byte | int, ...]
-    keys: frozenset[bytes]
-    inverted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Family:
-    """Whether the packet is of this IP version."""
-
-    version: int
-
-
-_Question: TypeAlias = _Loads | _Within | _OneOf | _Family
+_Symbol: TypeAlias = Byte | _Known | _Other | int
 
 
 @dataclass(slots=True)
 class _Rules:
     """What is known of the rules so far."""
 
-    asked: dict[_Question, int] = field(default_factory=dict)
+    asked: dict[Question, int] = field(default_factory=dict)
     """In order; with their place."""
     alone: set[tuple[int, ...]] = field(default_factory=set)
     """Questions that are all answered by yes where a packet may come to a rule that is not shared."""
@@ -141,15 +102,15 @@ class _Rules:
 class Questions:
     """All that the rules of a firewall ask of bytes."""
 
-    def __init__(self, asked: Sequence[_Question], alone: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self, asked: Sequence[Question], alone: Sequence[tuple[int, ...]]) -> None:
         self._asked = asked
         self._alone = alone
 
     def keys(self, block: Block) -> list[Key | None]:
         """A key for each packet of the block, or None where it has to be judged by itself."""
-        plain = _plain(block)
-        bases, stop = _bases(block)
-        answers = [_answer(question, block, plain, bases, stop) for question in self._asked]
+        plain = plain_packets(block)
+        packets = Packets(block, plain)
+        answers = [answer_of(question, packets) for question in self._asked]
         shared = plain
         for group in self._alone:
             shared = shared & ~np.logical_and.reduce([plain, *(answers[at] for at in group)])
@@ -245,11 +206,11 @@ class _Walk:
         return True
 
     def _load(self, part: PayloadLoad) -> None:
-        if part.base not in _BASES:
+        if part.base not in BASES:
             self._set(part.register, part.length, _OTHER)
             return
-        self._yes(_Loads(part.base, part.offset + part.length))
-        self._put(part.register, [_Byte(part.base, part.offset + at) for at in range(part.length)])
+        self._yes(Loads(part.base, part.offset + part.length))
+        self._put(part.register, [Byte(part.base, part.offset + at) for at in range(part.length)])
 
     def _put(self, register: int, symbols: Sequence[_Symbol]) -> None:
         padded = [*symbols, *[0] * (-len(symbols) % _WORD)]
@@ -264,8 +225,8 @@ class _Walk:
         made: list[_Symbol] = []
         for at, (mask, xor) in enumerate(zip(part.mask, part.xor, strict=True)):
             symbol = self._registers[part.source + at]
-            if isinstance(symbol, _Byte):
-                symbol = _Byte(symbol.base, symbol.offset, symbol.mask & mask, symbol.xor & mask ^ xor)
+            if isinstance(symbol, Byte):
+                symbol = Byte(symbol.base, symbol.offset, symbol.mask & mask, symbol.xor & mask ^ xor)
             elif isinstance(symbol, int):
                 symbol = symbol & mask ^ xor
             made.append(symbol)
@@ -280,7 +241,7 @@ class _Walk:
 
     def _compare(self, register: int, op: str, value: bytes) -> bool:
         if self._registers[register] is _FAMILY and op == "eq" and value in _VERSIONS:
-            self._yes(_Family(_VERSIONS[value]))
+            self._yes(Family(_VERSIONS[value]))
             return True
         number, most = int.from_bytes(value), (1 << 8 * len(value)) - 1
         interval = {
@@ -302,7 +263,7 @@ class _Walk:
             return True
         if any(isinstance(one, _Known | _Other) for one in value):
             return False
-        bytes_of = tuple(one for one in value if isinstance(one, _Byte | int))
+        bytes_of = tuple(one for one in value if isinstance(one, Byte | int))
         pieces = [bytes_of[at : at + _WIDEST] for at in range(0, length, _WIDEST)]
         if len(pieces) > 1:
             # equal where all pieces are; each is asked for by itself
@@ -311,9 +272,9 @@ class _Walk:
             whole = intervals[0][0].to_bytes(length)
             for at, piece in enumerate(pieces):
                 part = int.from_bytes(whole[at * _WIDEST : at * _WIDEST + len(piece)])
-                self._number(_Within(piece, ((part, part),), inverted=False))
+                self._number(Within(piece, ((part, part),), inverted=False))
             return True
-        self._yes(_Within(bytes_of, tuple(sorted(intervals)), inverted))
+        self._yes(Within(bytes_of, tuple(sorted(intervals)), inverted))
         return True
 
     def _look_up(self, part: Lookup) -> bool:
@@ -354,8 +315,8 @@ class _Walk:
         keys = frozenset(
             b"".join(low + bytes(-len(low) % _WORD) for low, _ in element.key) for element in content.elements
         )
-        bytes_of = tuple(one for one in value if isinstance(one, _Byte | int))
-        self._yes(_OneOf(bytes_of, keys, part.inverted))
+        bytes_of = tuple(one for one in value if isinstance(one, Byte | int))
+        self._yes(OneOf(bytes_of, keys, part.inverted))
         return True
 
     def _by_value(self, part: Lookup, content: SetContent) -> bool:
@@ -368,92 +329,17 @@ class _Walk:
         value = self._registers[part.register : part.register + content.widths[0]]
         if any(isinstance(one, _Known | _Other) for one in value):
             return False
-        bytes_of = tuple(one for one in value if isinstance(one, _Byte | int))
+        bytes_of = tuple(one for one in value if isinstance(one, Byte | int))
         for intervals in values.values():
-            self._number(_Within(bytes_of, tuple(sorted(intervals)), inverted=False))
+            self._number(Within(bytes_of, tuple(sorted(intervals)), inverted=False))
         return True
 
-    def _number(self, question: _Question) -> int:
+    def _number(self, question: Question) -> int:
         return self._rules.asked.setdefault(question, len(self._rules.asked))
 
-    def _yes(self, question: _Question) -> None:
+    def _yes(self, question: Question) -> None:
         self._before.append(self._number(question))
 
 
 def _intervals(content: SetContent) -> tuple[tuple[int, int], ...]:
     return tuple((int.from_bytes(one.key[0][0]), int.from_bytes(one.key[0][1])) for one in content.elements)
-
-
-def _plain(block: Block) -> Bool:
-    """TCP over IPv4 without options or IPv6 without extensions, no fragment, all of it in the capture."""
-    columns = block.columns
-    head = np.where(columns.ip_version == 6, 40, 20)
-    found: Bool = (
-        (columns.kind == Kind.TCP)
-        & (block.start >= 0)
-        & (block.length > 0)
-        & (block.captured == block.length)
-        & (columns.network_offset == block.start)
-        & (columns.transport_offset == block.start + head)
-        & (columns.payload_offset >= columns.transport_offset + 20)
-        & (columns.payload_offset <= block.start + block.length)
-    )
-    return found
-
-
-def _bases(block: Block) -> tuple[dict[str, Int64], Int64]:
-    columns = block.columns
-    starts = (block.start, columns.transport_offset, columns.payload_offset)
-    return dict(zip(_BASES, starts, strict=True)), block.start + block.length
-
-
-def _answer(question: _Question, block: Block, plain: Bool, bases: dict[str, Int64], stop: Int64) -> Bool:
-    """Of each packet; False where it lacks the bytes."""
-    if isinstance(question, _Loads):
-        there: Bool = plain & (bases[question.base] + question.end <= stop)
-        return there
-    if isinstance(question, _Family):
-        same: Bool = plain & (block.columns.ip_version == question.version)
-        return same
-    needed = [bases[base] + end <= stop for base, end in _needed(question.value)]
-    rows = np.flatnonzero(np.logical_and.reduce([plain, *needed]))
-    answer = np.zeros(len(plain), bool)
-    if isinstance(question, _OneOf):
-        answer[rows] = _is_one_of(question, [_byte(one, block, bases, rows) for one in question.value])
-    else:
-        value = np.zeros(len(rows), np.int64)
-        for one in question.value:
-            value = value << 8 | _byte(one, block, bases, rows).astype(np.int64)
-        if question.intervals:
-            low, high = np.array(question.intervals, np.int64).T
-            at = np.searchsorted(low, value, side="right") - 1
-            answer[rows] = (at >= 0) & (value <= high[at])
-    if question.inverted:
-        answer[rows] = ~answer[rows]
-    return answer
-
-
-def _byte(one: _Byte | int, block: Block, bases: dict[str, Int64], rows: Int64) -> npt.NDArray[np.uint8]:
-    if isinstance(one, int):
-        return np.full(len(rows), one, np.uint8)
-    loaded = block.buffer[bases[one.base][rows] + one.offset]
-    return loaded & np.uint8(one.mask) ^ np.uint8(one.xor)
-
-
-def _is_one_of(question: _OneOf, columns: list[npt.NDArray[np.uint8]]) -> Bool:
-    size = len(columns)
-    if not question.keys or not size:
-        return np.zeros(len(columns[0]) if columns else 0, bool)
-    together = np.stack(columns, axis=1).astype(np.uint8).tobytes()
-    return np.array(
-        [together[at : at + size] in question.keys for at in range(0, len(together), size)], dtype=bool
-    )
-
-
-def _needed(value: Sequence[_Byte | int]) -> Iterator[tuple[str, int]]:
-    """Up to where the packet must have its bytes."""
-    ends: dict[str, int] = {}
-    for one in value:
-        if isinstance(one, _Byte):
-            ends[one.base] = max(ends.get(one.base, 0), one.offset + 1)
-    yield from ends.items()

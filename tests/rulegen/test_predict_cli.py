@@ -152,7 +152,7 @@ def test_all_that_is_not_modelled_is_named_at_once_with_what_to_do(rules):
     assert done.exit_code == 2
     assert "chain FORWARD, rule 1 (line 2): " in done.stderr
     assert "chain FORWARD, rule 2 (line 3): " in done.stderr
-    assert "try a copy without them" in done.stderr
+    assert "try a copy without these rules" in done.stderr
     assert done.stdout == ""
 
 
