@@ -6,8 +6,8 @@ Source: Linux net/netfilter/nft_connlimit.c, nf_conncount.c; measured on 6.18.
 
 What is counted are names (addresses, ports, protocol) in a list. Any packet of a connection adds its name
 until the connection is assured; a packet without a connection adds its own. Names that no open connection
-has leave when the kernel collects garbage: at most once in a tick, so that what comes within 10 ms of that
-is counted both ways, and where they differ the packet is Undecidable.
+has leave when the kernel collects garbage, at most once in a tick. So what comes within 10 ms of that is
+counted both ways, and packets without a connection too: where the ways differ, the packet is Undecidable.
 """
 
 from __future__ import annotations
@@ -47,13 +47,18 @@ class Known:
             }
             self._sweep_at = max(_SWEEP_FROM, 2 * len(self._connections))
 
-    def is_open(self, name: Tuple, now_ns: int) -> bool:
-        """A connection of that name is in conntrack's table and not closed."""
+    def find(self, name: Tuple, now_ns: int) -> Connection | None:
+        """The connection that has the name in conntrack's table."""
         one = self._connections.get(name)
         if one is None or not one.confirmed or one.expires_ns <= now_ns:
-            return False
-        state = one.protocol_state
-        return not (isinstance(state, Tcp) and state.state in _CLOSED)
+            return None
+        # A RST removes a connection that nobody has answered yet.
+        return None if _state(one) is TcpState.CLOSE and not one.seen_reply else one
+
+
+def _state(connection: Connection) -> TcpState | None:
+    state = connection.protocol_state
+    return state.state if isinstance(state, Tcp) else None
 
 
 class OpenConnections:
@@ -77,9 +82,11 @@ class OpenConnections:
 class _List:
     """nf_conncount_list, with a tick of so many nanoseconds."""
 
-    def __init__(self, known: Known, tick_ns: int) -> None:
+    def __init__(self, known: Known, tick_ns: int, *, strangers: bool = True) -> None:
         self._known = known
         self._tick_ns = tick_ns
+        self._strangers = strangers
+        """Names of packets without a connection stay."""
         self._names: list[Tuple] = []
         self._collected_ns: int | None = None
 
@@ -87,30 +94,34 @@ class _List:
         """A packet comes; how many names there are then."""
         now = seen.passing.time_ns
         connection = seen.passing.connection
+        if connection is None and not self._strangers:
+            return len(self._names) + 1
         due = self._collected_ns is None or now - self._collected_ns >= self._tick_ns
         if connection is not None and connection.assured:
             if due:
-                self._names = [one for one in self._names if self._known.is_open(one, now)]
+                self._names = [one for one in self._names if self._is_open(one, now)]
                 self._collected_ns = now
         elif due or (connection is not None and connection.confirmed):
-            self._add(_name(seen) if connection is None else connection.tuples[0], connection, now)
+            self._add(_name(seen) if connection is None else connection.tuples[0], now)
         else:
             self._names.append(_name(seen) if connection is None else connection.tuples[0])
         return len(self._names)
 
-    def _add(self, name: Tuple, connection: Connection | None, now: int) -> None:
+    def _add(self, name: Tuple, now: int) -> None:
         """Collect garbage up to the name; where it is not yet in the list, all of it."""
         kept: list[Tuple] = []
-        confirmed = connection is not None and connection.confirmed
         for at, one in enumerate(self._names):
-            is_open = self._known.is_open(one, now)
-            if one == name and (is_open or confirmed):
+            if one == name and self._known.find(one, now) is not None:
                 self._names = kept + self._names[at:]
                 return
-            if is_open:
+            if self._is_open(one, now):
                 kept.append(one)
         self._names = [*kept, name]
         self._collected_ns = now
+
+    def _is_open(self, name: Tuple, now: int) -> bool:
+        found = self._known.find(name, now)
+        return found is not None and _state(found) not in _CLOSED
 
 
 def _name(seen: Seen) -> Tuple:

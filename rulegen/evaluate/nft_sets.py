@@ -21,6 +21,7 @@ from rulegen.artifacts.nft_values import Expression, NftVerdict
 from rulegen.artifacts.unknown import Unknown
 from rulegen.evaluate.base import Undecidable
 from rulegen.evaluate.nft_connections import Known
+from rulegen.evaluate.nft_loads import Unmodelled
 from rulegen.evaluate.nft_packet import Seen
 from rulegen.evaluate.nft_state import Stateful, stateful
 
@@ -30,6 +31,9 @@ TICK_NS: Final = 10_000_000
 
 _DYNAMIC_SIZE: Final = 65535
 """Of a dynamic set that says none."""
+
+_SHORT: Final = "a time-out of less than a second"
+"""nft lists whole seconds."""
 
 _NODES_KEPT: Final = 4096
 _WORD: Final = 4
@@ -152,6 +156,8 @@ def make(content: SetContent, known: Known, *, dynamic: bool) -> NftSet:
     Raises:
         Unmodelled: Its elements have something for themselves that has no model.
     """
+    if content.timeout_s == 0:
+        raise Unmodelled(_SHORT)
     sizes = tuple(-(-width // _WORD) * _WORD for width in content.widths)
     made: list[tuple[Element, Entry]] = [(one, _entry(one, content, known)) for one in content.elements]
     any_key = next((entry for one, entry in made if not one.key), None)
@@ -187,6 +193,8 @@ def make(content: SetContent, known: Known, *, dynamic: bool) -> NftSet:
 
 def _entry(element: Element, content: SetContent, known: Known) -> Entry:
     seconds = element.timeout_s if element.timeout_s is not None else content.timeout_s
+    if seconds == 0:
+        raise Unmodelled(_SHORT)
     if element.expires_s is not None:
         seconds = element.expires_s
     return Entry(

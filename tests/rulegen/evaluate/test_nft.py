@@ -146,6 +146,28 @@ def test_connections_open_at_once(bench):
     agree(bench, text, packets, pause_s=0.015)
 
 
+COUNTS = (
+    "tcp flags & (fin | syn | rst | ack) == syn ct count over {} counter drop",
+    "ct state new ct count over {} counter drop",
+    "ct state new add @s {{ ip saddr ct count over {} }} counter drop",
+    "ct state new,established ct count {} counter",
+)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("seed", range(3))
+def test_counts_of_random_connections(bench, seed):
+    print("seed", seed)
+    chance = random.Random(seed)
+    text = table(
+        chance.choice(COUNTS).format(chance.choice((1, 2, 3))),
+        "tcp sport 1002 counter drop",
+        sets="set s { type ipv4_addr; flags dynamic; }",
+    )
+    # Ticks are 10 ms at most; in one, the kernel may count what has ended.
+    agree(bench, text, [conversation(chance) for _ in range(70)], pause_s=0.0125, unknown=3)
+
+
 def handshake(port: int) -> list[tuple[Side, bytes]]:
     return [
         (Side.CLIENT, segment(flags=SYN, port=port)),
@@ -299,6 +321,12 @@ def test_elements_expire_by_the_clock_of_the_capture():
     assert matched("ip saddr @s", *at(100, 109, 111), sets=brought) == [True, True, False]
     with pytest.raises(Undecidable, match="expires"):
         matched("ip saddr @s", *at(100, 110), sets=brought)
+
+
+def test_less_than_a_second_is_refused():
+    """nft lists whole seconds."""
+    with pytest.raises(NotModelled, match="less than a second"):
+        matched("ip saddr @s", sets="set s { type ipv4_addr; flags dynamic,timeout; timeout 250ms; }")
 
 
 def test_a_set_of_every_key():
