@@ -199,20 +199,20 @@ def _rules(
 ) -> Iterable[RuleRow]:
     """A row per rule, in the order of the files."""
     packets, sizes, dropped = Counter[object](), Counter[object](), Counter[object]()
-    connections: dict[object, set[tuple[int, int]]] = {}
+    connections: dict[object, set[int]] = {}
     findings: dict[object, Counter[str]] = {}
     for capture, (one, own) in enumerate(zip(judged, traffic, strict=True)):
         seen = one.meeting != WITHOUT_IP
         numbers, inverse, counts = np.unique(one.meeting[seen], return_inverse=True, return_counts=True)
         volume = np.bincount(inverse, weights=one.length[seen], minlength=len(numbers))
-        members = _members(inverse, own.connection[seen], len(numbers))
+        members = _members(inverse, own.connection[seen], len(numbers), capture)
         for at, number in enumerate(numbers.tolist()):
             outcome, hits = meetings.all[number]
             for hit in hits:
                 packets[hit[:3]] += int(counts[at])
                 sizes[hit[:3]] += int(volume[at])
             for key in {hit[:3] for hit in hits}:
-                connections.setdefault(key, set()).update((capture, member) for member in members[at])
+                connections.setdefault(key, set()).update(members[at])
             if outcome.fate is Fate.DROP and outcome.by is not None:
                 dropped[outcome.by[:3]] += int(counts[at])
         for finding in own.findings:
@@ -231,14 +231,15 @@ def _rules(
         )
 
 
-def _members(inverse: Int64, connection: Int64, count: int) -> list[list[int]]:
-    """The connections of the packets of each meeting."""
-    found: list[list[int]] = [[] for _ in range(count)]
-    pairs = np.unique(inverse.astype(np.int64) << 40 | (connection + 1))
-    for pair in pairs.tolist():
-        member = (pair & (1 << 40) - 1) - 1
-        if member != NONE:
-            found[pair >> 40].append(member)
+def _members(inverse: Int64, connection: Int64, count: int, capture: int) -> list[list[int]]:
+    """The connections of the packets of each meeting, as numbers that no other capture has."""
+    found: list[list[int]] = []
+    there = connection != NONE
+    order = np.argsort(inverse[there], kind="stable")
+    ends = np.searchsorted(inverse[there][order], np.arange(count + 1))
+    sorted_by = connection[there][order] + (capture << 40)
+    for begin, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+        found.append(np.unique(sorted_by[begin:end]).tolist())
     return found
 
 
