@@ -35,6 +35,15 @@ _INTERVAL_END: Final = 1
 _COMMENT: Final = 0
 """NFTNL_UDATA_SET_ELEM_COMMENT."""
 
+_FLAGS: Final = 1
+"""NFTNL_UDATA_SET_ELEM_FLAGS, of the host's byte order."""
+
+_INTERVAL_OPEN: Final = 1
+"""nft 1.0.6 src/netlink.c SET_ELEM_F_INTERVAL_OPEN."""
+
+_MILLISECONDS: Final = re.compile(r"\btimeout\s+(?:\d+[a-z]+)*\d+ms\b")
+"""`-j` cuts them off."""
+
 _UNITS: Final = {"bytes": 1, "kbytes": 1 << 10, "mbytes": 1 << 20}
 
 _TYPES: Final = {
@@ -55,6 +64,8 @@ class Printed:
     """Not an element, but the first key behind one."""
     value: bytes | NftVerdict | None
     comment: str | None
+    open: bool
+    """An interval that ends with the last key of all."""
 
 
 def printed_element(line: str) -> Printed:
@@ -74,21 +85,24 @@ def printed_element(line: str) -> Printed:
     except ValueError as error:
         raise Unreadable(f"nft prints a set element that is not understood: {error}") from None
     end = bool(int(found["flags"]) & _INTERVAL_END)
-    return Printed(low, high, end, value, _comment(found["user"] or ""))
+    user = _triples(found["user"] or "")
+    comment = user[_COMMENT].rstrip(b"\0").decode(errors="replace") if _COMMENT in user else None
+    is_open = bool(int.from_bytes(user.get(_FLAGS, b""), sys.byteorder) & _INTERVAL_OPEN)
+    return Printed(low, high, end, value, comment, is_open)
 
 
-def _comment(user: str) -> str | None:
-    r"""The comment among type-length-value triples; bytes that are no letters are printed as \x00."""
+def _triples(user: str) -> dict[int, bytes]:
+    r"""Values by type of type-length-value triples; bytes that are no letters are printed as \x00."""
     data = re.sub(
         rb"\\x([0-9a-f]{2})", lambda code: bytes((int(code[1], 16),)), user.encode(errors="replace")
     )
+    found: dict[int, bytes] = {}
     at = 0
     while at + 2 <= len(data):
         kind, length = data[at], data[at + 1]
-        if kind == _COMMENT:
-            return data[at + 2 : at + 2 + length].rstrip(b"\0").decode(errors="replace")
+        found.setdefault(kind, data[at + 2 : at + 2 + length])
         at += 2 + length
-    return None
+    return found
 
 
 def content(
@@ -110,13 +124,16 @@ def content(
         widths = known
     flags = _types(listed.get("flags"))
     # An interval of all keys has no end either: there is no key behind it.
-    alone = "interval" in flags and len(widths) == 1 and not any(one.high for one in elements)
+    ranged = "interval" in flags or any(one.open for one in elements)
+    alone = ranged and len(widths) == 1 and not any(one.high for one in elements)
     intervals = alone or any(one.end for one in elements)
     size = len(elements[-1].low) if elements else 0
     if not widths or sum(map(padded, widths)) != size:
         widths = (size,) if size else widths
     made = tuple(_closed(elements, widths[0]) if intervals else (_element(one, widths) for one in elements))
     timed, unclear = _timed(made, widths, listed.get("elem") or (), "expires" in saved)
+    if listed and _in_milliseconds(name, saved):
+        unclear += (Unknown("timeout", "of milliseconds"),)
     data = listed.get("map")
     return SetContent(
         name=name,
@@ -130,6 +147,14 @@ def content(
         statements=tuple(_statements(listed)) + unclear,
         comment=listed.get("comment"),
     )
+
+
+def _in_milliseconds(name: str, saved: str) -> bool:
+    """A time-out of the set or its elements is not of whole seconds; those that rules give are elsewhere."""
+    declared = rf"\b(?:set|map)\s+{re.escape(name)}\s*\{{.*?(?=\b(?:set|map|chain)\s+\w+\s*\{{|\Z)"
+    added = rf"\belement\s+\S+\s+\S+\s+{re.escape(name)}\s*\{{[^}}]*\}}"
+    places = (*re.findall(declared, saved, re.DOTALL), *re.findall(added, saved))
+    return any(map(_MILLISECONDS.search, places))
 
 
 def _types(value: object) -> tuple[str, ...]:
