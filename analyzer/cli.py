@@ -158,7 +158,7 @@ def analyze(
             size = sum(capture.bytes for capture in analysis.captures)
             rates = f"{packets / took:,.0f} packets/s, {byte_count(size / took)}/s"
             say(f"{count(packets, 'packet')} in {took:.2f} s: {rates}")
-        worst = next(analysis.iter_findings(), None)
+        worst = next(analysis.iter_findings(), None) if fail_on is not None else None
         analysis.close()
         keep(analysis)
         if fail_on is not None and worst is not None and worst.severity >= Severity[fail_on.upper()]:
